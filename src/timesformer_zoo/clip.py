@@ -1,0 +1,275 @@
+"""What a clip is: which frames of a video a model sees, and how pixels become its input. Pure: no files, no decoder.
+
+`ClipSpec` is data and travels with a model; `frame_indices` is the index arithmetic; `crop_views` and `clip_transform`
+turn bytes into floats. Values and order of operations follow the authors' published preprocessing, and the tests hold
+them to its output.
+
+Legend: V views, C channels, T frames, H W pixels.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ["ClipSpec", "clip_spec", "clip_transform", "crop_views", "frame_indices"]
+
+_CHOICES = {"sampling": ("dense", "uniform"), "fuse": ("logits", "softmax")}
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """How a model's clips are sampled, cropped, normalised and fused. Plain values only, so it survives JSON.
+
+    Raises:
+        ValueError: a field that makes no sense; the message says which, what it got and what it takes.
+    """
+
+    num_frames: int = 8  # T
+    stride: int = 32  # dense sampling: every stride-th frame, counted at `fps`
+    fps: float | None = 30.0  # frame rate that `stride` counts at; None or 0: the video's own
+    sampling: str = "dense"  # "dense": a window of T * stride frames; "uniform": T equal segments of the whole video
+    size: tuple[int, int] = (224, 224)  # crop (H, W); one int means a square
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # of the channels in [0, 1], in the order the model sees
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    bgr: bool = False  # channel order of the model's input: the official SSv2 weights expect BGR
+    clips: int = 1  # test views: clips along time ...
+    crops: int = 3  # ... times crops along the longer side
+    jitter: tuple[int, int] | None = None  # training: range of the short side; None: 8/7 to 10/7 of the crop's
+    flip: bool = True  # training: mirror half of the clips (off where left and right are labels, as in SSv2)
+    fuse: str = "logits"  # views -> prediction: "logits" (their sum, official) or "softmax" (the mean, paper)
+    labels: str | None = None  # name of a label set
+
+    def __post_init__(self) -> None:
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        for name, value in (("size", size), ("mean", self.mean), ("std", self.std), ("jitter", self.jitter)):
+            object.__setattr__(self, name, None if value is None else tuple(value))  # JSON gives lists
+        for name, allowed in _CHOICES.items():
+            _require(getattr(self, name) in allowed, name, getattr(self, name), " or ".join(map(repr, allowed)))
+        for name in ("num_frames", "stride", "clips", "crops"):
+            _require(_whole(getattr(self, name)), name, getattr(self, name), "a whole number from 1 up")
+        _require(self.fps is None or 0 <= self.fps < math.inf, "fps", self.fps, "a positive rate, or None")
+        _require(len(self.size) == 2 and all(map(_whole, self.size)), "size", self.size, "(height, width) in pixels")
+        _require(len(self.mean) == 3, "mean", self.mean, "3 numbers, one a channel")
+        _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "3 positive numbers, one a channel")
+        low, high = self.jitter_range if self.jitter is None or len(self.jitter) == 2 else (0, 0)
+        _require(
+            min(self.size) <= low <= high,
+            "jitter",
+            self.jitter,
+            f"(low, high) with {min(self.size)} (the crop's short side) <= low <= high, or None",
+        )
+
+    @property
+    def jitter_range(self) -> tuple[int, int]:
+        """Range of the frame's short side in training, in pixels: (256, 320) for a crop of 224, as in the paper."""
+        side = min(self.size)
+        return self.jitter if self.jitter is not None else (round(side * 8 / 7), round(side * 10 / 7))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them (lists, not tuples); `from_dict` reads them back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ClipSpec":
+        """A spec from some or all fields; the others keep their defaults.
+
+        Raises:
+            ValueError: an unknown field, or a value that makes no sense.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"ClipSpec has no field {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+        return cls(**values)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _require(holds: bool, name: str, got: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"ClipSpec.{name} is {got!r}, expected {expected}")
+
+
+def clip_spec(model_or_spec: Any) -> ClipSpec:
+    """The spec of a model: its frames and size, its pretrained mean and std, then whatever `model.clip` says.
+
+    A ClipSpec is returned as it is, so functions that take either call this.
+
+    Raises:
+        TypeError: neither a ClipSpec nor a model with `num_frames` and `img_size`.
+        ValueError: `model.clip` has an unknown field or a value that makes no sense.
+    """
+    if isinstance(model_or_spec, ClipSpec):
+        return model_or_spec
+    model = model_or_spec
+    if not hasattr(model, "num_frames") or not hasattr(model, "img_size"):
+        raise TypeError(f"expected a ClipSpec or a model with num_frames and img_size, got {type(model).__name__}")
+    values: dict[str, Any] = {"num_frames": model.num_frames, "size": model.img_size}
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    for name in ("mean", "std"):
+        value = cfg.get(name) if isinstance(cfg, Mapping) else getattr(cfg, name, None)
+        if value is not None:
+            values[name] = value
+    return ClipSpec.from_dict({**values, **(getattr(model, "clip", None) or {})})
+
+
+def frame_indices(
+    spec: ClipSpec,
+    total: int,
+    fps: float | None,
+    *,
+    clip: int = 0,
+    num_clips: int = 1,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+) -> list[int]:
+    """The `spec.num_frames` indices of one clip in a video of `total` frames, in order; a short video repeats its last.
+
+    Dense: a window of T * stride / spec.fps seconds; in test, window `clip` of `num_clips` starts at that share of the
+    slack (a single clip starts at frame 0), in training anywhere. Uniform: one frame from each of T equal segments;
+    in test the middle (of `num_clips` equal parts of the segment, the `clip`-th), in training anywhere.
+
+    Args:
+        total: number of frames in the video, at least 1.
+        fps: the video's average frame rate, also where it varies; None, 0 or NaN (unknown) is taken as `spec.fps`.
+        generator: source of randomness in training; None: torch's global one.
+
+    Raises:
+        ValueError: no frames, or a clip that does not exist.
+    """
+    if total < 1:
+        raise ValueError(f"a clip needs a video of at least 1 frame, got {total}")
+    if not 0 <= clip < num_clips:
+        raise ValueError(f"clip is {clip}, expected 0 to {num_clips - 1} (num_clips is {num_clips})")
+    if spec.sampling == "uniform":
+        return _uniform(spec.num_frames, total, clip, num_clips, training, generator)
+    span = float(spec.stride * spec.num_frames)
+    if spec.fps and fps and 0 < fps < math.inf:
+        span = span / spec.fps * fps
+    share = torch.rand((), generator=generator).item() if training else clip / num_clips
+    # A frame is in the window if it starts in it, hence up; 1e-6: a slack of 36.67 times 9/10 is 33, not 33.000001.
+    start = math.ceil(max(total - span, 0) * share - 1e-6)
+    # float32 like the official code: which side of a whole number a step falls decides the frame.
+    steps = torch.linspace(0, max(span - 1, 0), spec.num_frames).long()
+    return (steps + start).clamp(max=total - 1).tolist()
+
+
+def _uniform(
+    num_frames: int, total: int, clip: int, num_clips: int, training: bool, generator: torch.Generator | None
+) -> list[int]:
+    edges = [round((total - 1) / num_frames * i) for i in range(num_frames + 1)]
+    indices = []
+    for low, high in pairwise(edges):
+        if training:
+            indices.append(int(torch.randint(low, high + 1, (), generator=generator)))
+        else:
+            indices.append(low + (high - low) * (2 * clip + 1) // (2 * num_clips))
+    return indices
+
+
+def clip_transform(
+    model_or_spec: Any, training: bool = False, *, generator: torch.Generator | None = None
+) -> "ClipTransform":
+    """The transform from decoded frames to one model input: `(T, H, W, C) uint8 -> (C, T, H, W) float32`.
+
+    In test, the centre crop of the frame scaled to the crop's size; in training, a random scale (`jitter`), a random
+    crop and, half of the time, a mirror image, each drawn once a clip. For all test views at once see `crop_views`.
+
+    Args:
+        model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
+        generator: source of randomness in training; None: torch's global one (which a DataLoader seeds a worker).
+    """
+    return ClipTransform(clip_spec(model_or_spec), training, generator)
+
+
+@dataclass(frozen=True)
+class ClipTransform:
+    """What `clip_transform` returns; a class and no closure, so that a DataLoader's workers can unpickle it."""
+
+    spec: ClipSpec
+    training: bool = False
+    generator: torch.Generator | None = None
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """`(T, H, W, C) uint8 -> (C, T, H, W) float32`; any T, any H and W."""
+        _check_frames(frames)
+        if not self.training:
+            return crop_views(frames, replace(self.spec, crops=1))[0]
+        scale, y, x, mirror = torch.rand(4, generator=self.generator).tolist()
+        low, high = self.spec.jitter_range
+        images = [_resize(frame, self.spec.size, short=round(low + scale * (high - low))) for frame in frames]
+        (height, width), (h, w) = self.spec.size, images[0].shape[-2:]
+        # Both ends of the slack are possible, each place equally likely; torch.rand is below 1.
+        top, left = int(y * (h - height + 1)), int(x * (w - width + 1))
+        clip = _crop_and_normalise(images, [(top, left)], self.spec)[0]
+        return clip.flip(-1) if self.spec.flip and mirror < 0.5 else clip
+
+
+def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
+    """The `spec.crops` test crops of a clip: frames, each `(H, W, C) uint8` -> `(crops, C, T, H, W) float32`.
+
+    The frame is scaled to cover `spec.size` (for a square: its short side becomes the crop's, the other side is
+    floored), bilinearly on floats without antialiasing; the crops are spread evenly along the longer side, first to
+    last. One crop is the centre.
+
+    Args:
+        frames: a `(T, H, W, C)` tensor, or an iterable of frames: each is resized as it comes, so that long clips of
+            large frames need not be in memory at once.
+    """
+    if isinstance(frames, torch.Tensor):
+        _check_frames(frames)
+    images = [_resize(frame, spec.size) for frame in frames]
+    if not images:
+        raise ValueError("crop_views got no frames, expected at least 1")
+    return _crop_and_normalise(images, _offsets(images[0], spec), spec)
+
+
+def _check_frames(frames: torch.Tensor) -> None:
+    if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        got = f"{tuple(frames.shape)} {frames.dtype}" if isinstance(frames, torch.Tensor) else type(frames).__name__
+        raise ValueError(f"frames are {got}, expected a uint8 tensor (T, H, W, 3), as read_clip returns")
+
+
+def _resize(frame: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
+    """(H, W, C) uint8 -> (C, h, w) float in 0..255 that covers `size` and, if larger, has the short side `short`."""
+    height, width = frame.shape[:2]
+    need_h = max(size[0], short) if height <= width else size[0]
+    need_w = max(size[1], short) if width <= height else size[1]
+    # One side is met exactly; the other follows the aspect ratio and is floored (never below what it must cover).
+    if need_h * width >= need_w * height:
+        h, w = need_h, width if need_h == height else max(need_w, math.floor(width / height * need_h))
+    else:
+        h, w = height if need_w == width else max(need_h, math.floor(height / width * need_w)), need_w
+    image = frame[None].permute(0, 3, 1, 2).float()  # channels-last in memory: interpolate takes it without a copy
+    if (h, w) != (height, width):
+        image = F.interpolate(image, size=(h, w), mode="bilinear", align_corners=False)
+    return image[0]
+
+
+def _offsets(image: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
+    """(top, left) of each crop. At most one side has slack: the other was resized to fit."""
+    slack_y, slack_x = image.shape[-2] - spec.size[0], image.shape[-1] - spec.size[1]
+    places = [(1, 2)] if spec.crops == 1 else [(i, spec.crops - 1) for i in range(spec.crops)]
+    return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
+
+
+def _crop_and_normalise(
+    images: list[torch.Tensor], offsets: list[tuple[int, int]], spec: ClipSpec
+) -> torch.Tensor:
+    """T images (C, h, w) in 0..255 -> (V, C, T, H, W) normalised, each pixel written once."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    scale, shift = 1 / (255 * std), -mean / std  # (x / 255 - mean) / std, as one multiply and add
+    height, width = spec.size
+    views = torch.empty(len(offsets), 3, len(images), height, width)
+    for t, image in enumerate(images):
+        image = image.flip(0) if spec.bgr else image
+        for v, (top, left) in enumerate(offsets):
+            torch.addcmul(shift, image[:, top : top + height, left : left + width], scale, out=views[v, :, t])
+    return views

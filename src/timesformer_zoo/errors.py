@@ -1,0 +1,19 @@
+"""The errors a user can act on. Each is also the builtin that fits, so `except OSError` and `except ValueError` work."""
+
+__all__ = ["CheckpointError", "DownloadError", "TimesformerZooError", "VideoReadError"]
+
+
+class TimesformerZooError(Exception):
+    """Base of every error of this package."""
+
+
+class VideoReadError(TimesformerZooError, OSError):
+    """A video file cannot be read: missing, forbidden, empty, truncated, or not a video."""
+
+
+class CheckpointError(TimesformerZooError, ValueError):
+    """A checkpoint does not fit the model: unknown format, or unmapped, missing or misshapen keys."""
+
+
+class DownloadError(TimesformerZooError, OSError):
+    """Weights could not be downloaded, and are not in the cache."""

@@ -1,0 +1,485 @@
+"""TimeSformer: a vision transformer over the patches of a clip.
+
+Legend: B batch, C channels, T frames, H W pixels, h w patch rows and columns, L = 1 + T·h·w tokens, D width.
+
+Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
+arXiv 2102.05095.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.layers import PatchEmbed, trunc_normal_
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from torch import nn
+
+from timesformer_zoo.attention import AttentionMode, Block, Grid
+from timesformer_zoo.resample import resample_pos_embed, resample_time_embed
+
+__all__ = ["TimeSformer"]
+
+Size = int | tuple[int, int]
+Pool = Literal["token", "avg", "frame"]
+
+
+def to_pair(size: Size | Sequence[int]) -> tuple[int, int]:
+    """An int or a pair as (height, width)."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+class TimeSformer(nn.Module):
+    """A TimeSformer in any attention mode.
+
+    Input (B, C, T, H, W), float; logits (B, num_classes). Any number of frames and any size that the patch size
+    divides work at any time: embeddings are resampled where a clip differs from `num_frames` and `img_size`.
+
+    Args:
+        img_size: pixels, (height, width) or one int for both, that the position embeddings are made for.
+        patch_size: pixels of a patch, likewise.
+        num_frames: frames that the time embeddings are made for.
+        in_chans: channels of a frame.
+        num_classes: classes; 0 for no head: the output is then the pooled feature (B, D).
+        attention: the mode, an `AttentionMode` or its value.
+        embed_dim: D.
+        depth: number of blocks.
+        num_heads: attention heads; divides D.
+        mlp_ratio: width of the MLP over D.
+        qkv_bias: whether queries, keys and values have a bias.
+        global_pool: what the head sees: "token" (the class token), "avg" (mean over patches), or "frame" (mean over
+            the patches of each frame: features (B, T, D), logits (B, T, num_classes)).
+        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: dropout before the head, after the embeddings,
+            after projections and in the MLP, on attention weights.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0. The paper trains with 0.1.
+        dynamic_img_pad: pad frames on the right and bottom to a multiple of the patch size instead of refusing them.
+        time_interpolation: how time embeddings are resampled: "linear", or "nearest" as the authors' loader does.
+        clip: how clips for this model are sampled and cropped, fields of `ClipSpec` that differ from the
+            default. Kept so that a saved model carries them; the forward pass does not use them.
+        weight_init: "" for the paper's initialisation; "skip" leaves all but the head uninitialised, for a
+            checkpoint to fill at once.
+        device, dtype: of the parameters.
+
+    Raises:
+        ValueError: for an unknown mode or pooling, or sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        img_size: Size = 224,
+        patch_size: Size = 16,
+        num_frames: int = 8,
+        in_chans: int = 3,
+        num_classes: int = 400,
+        attention: AttentionMode | str = AttentionMode.DIVIDED,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        global_pool: Pool = "token",
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dynamic_img_pad: bool = False,
+        time_interpolation: Literal["linear", "nearest"] = "linear",
+        clip: dict[str, Any] | None = None,
+        weight_init: Literal["", "skip"] = "",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(embed_dim, num_heads, num_frames, to_pair(img_size), None if dynamic_img_pad else patch_size)
+        self.attention = AttentionMode(attention)
+        self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
+        self.depth = depth
+        self.num_heads = num_heads
+        self.num_frames = num_frames
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.num_prefix_tokens = 1
+        self.dynamic_img_pad = dynamic_img_pad
+        self.time_interpolation = time_interpolation
+        self.clip = clip
+        self._fixed_args = dict(
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            drop_rate=drop_rate,
+            pos_drop_rate=pos_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+        self.grad_checkpointing = False
+        self._set_pool(global_pool)
+
+        target = torch.get_default_device() if device is None else torch.device(device)
+        dd: dict[str, Any] = {"device": "meta" if weight_init == "skip" else target, "dtype": dtype}
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        self.patch_embed = PatchEmbed(
+            to_pair(img_size),
+            to_pair(patch_size),
+            in_chans,
+            embed_dim,
+            strict_img_size=False,
+            dynamic_img_pad=dynamic_img_pad,
+            **dd,
+        )
+        h, w = self._patch_grid(*to_pair(img_size))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim, **dd))
+        self.time_embed: nn.Parameter | None = None
+        if not self.attention.per_frame:
+            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim, **dd))
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.blocks = nn.ModuleList(
+            Block(
+                self.attention,
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                qkv_bias=qkv_bias,
+                attn_drop=attn_drop_rate,
+                proj_drop=proj_drop_rate,
+                drop_path=drop_path_rate * i / max(1, depth - 1),
+                norm_layer=norm_layer,
+                **dd,
+            )
+            for i in range(depth)
+        )
+        self.norm: nn.Module = norm_layer(embed_dim, **dd)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head: nn.Module = nn.Linear(embed_dim, num_classes, **dd) if num_classes else nn.Identity()
+        reduction = self.patch_embed.feat_ratio()
+        self.feature_info = [
+            dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=reduction) for i in range(depth)
+        ]
+        if weight_init == "skip":
+            self.to_empty(device=target)
+            init_linear(self.head)
+        elif target.type != "meta":
+            self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """The authors' initialisation: normal(0.02) cut at ±2, biases zero; time embedding and every `fc` zero."""
+        trunc_normal_(self.pos_embed, std=0.02)
+        trunc_normal_(self.cls_token, std=0.02)
+        if self.time_embed is not None:
+            nn.init.zeros_(self.time_embed)
+        for module in self.modules():
+            init_linear(module)
+        for block in self.blocks:
+            assert isinstance(block, Block)  # for the type checker
+            for step in block.attention_steps():
+                if isinstance(step.fc, nn.Linear):
+                    nn.init.zeros_(step.fc.weight)
+
+    # ---- sizes ----
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(H, W) in pixels that the position embeddings are made for."""
+        return to_pair(self.patch_embed.img_size)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        return to_pair(self.patch_embed.patch_size)
+
+    @property
+    def grid_size(self) -> Grid:
+        """(T, h, w) that the embeddings are made for."""
+        return (self.num_frames, *self._patch_grid(*self.img_size))
+
+    def _patch_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
+        return self.patch_embed.dynamic_feat_size((height, width))
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """The constructor's arguments that make this model as it is now, plain enough for JSON; a saved config's."""
+        return dict(
+            img_size=list(self.img_size),
+            patch_size=list(self.patch_size),
+            num_frames=self.num_frames,
+            in_chans=self.in_chans,
+            num_classes=self.num_classes,
+            attention=self.attention.value,
+            embed_dim=self.embed_dim,
+            depth=len(self.blocks),
+            num_heads=self.num_heads,
+            global_pool=self.global_pool,
+            dynamic_img_pad=self.dynamic_img_pad,
+            time_interpolation=self.time_interpolation,
+            clip=self.clip,
+            **self._fixed_args,
+        )
+
+    @torch.no_grad()
+    def set_input_size(
+        self, img_size: Size | None = None, num_frames: int | None = None, patch_size: Size | None = None
+    ) -> None:
+        """Resample the embeddings, and the patch embedding, once and for all to another size.
+
+        Args:
+            img_size: pixels; None keeps it.
+            num_frames: frames; None keeps it.
+            patch_size: pixels of a patch; None keeps it.
+
+        Raises:
+            ValueError: if the patch size does not divide the size and `dynamic_img_pad` is off.
+        """
+        size = self.img_size if img_size is None else to_pair(img_size)
+        frames = self.num_frames if num_frames is None else num_frames
+        patch = self.patch_size if patch_size is None else to_pair(patch_size)
+        check_sizes(self.embed_dim, self.num_heads, frames, size, None if self.dynamic_img_pad else patch)
+        old = self.grid_size[1:]
+        self.patch_embed.set_input_size(size, patch)
+        pos = resample_pos_embed(self.pos_embed, old, self._patch_grid(*size))
+        self.pos_embed = nn.Parameter(pos.clone(), requires_grad=self.pos_embed.requires_grad)
+        if self.time_embed is not None:
+            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
+            self.time_embed = nn.Parameter(time.clone(), requires_grad=self.time_embed.requires_grad)
+        self.num_frames = frames
+
+    # ---- forward ----
+
+    def _check_input(self, x: torch.Tensor) -> None:
+        want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
+        if x.ndim != 5:
+            raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
+        if x.shape[1] != self.in_chans:
+            hint = " It looks like (B, T, C, H, W): use x.transpose(1, 2)." if x.shape[2] == self.in_chans else ""
+            raise ValueError(f"{want}, got C = {x.shape[1]} in {tuple(x.shape)}.{hint}")
+        if not x.is_floating_point():
+            raise ValueError(f"{want} of floating point, got {x.dtype}. clip_transform(model) makes it from uint8.")
+        check_sizes(
+            self.embed_dim, self.num_heads, x.shape[2], (x.shape[3], x.shape[4]),
+            None if self.dynamic_img_pad else self.patch_size,
+        )  # fmt: skip
+
+    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+        """Tokens of a clip batch, and the grid that they lie on.
+
+        Args:
+            x: (B, C, T, H, W).
+
+        Returns:
+            (B, 1 + T·h·w, D) and (T, h, w). Where every frame keeps its own class token (space-only), frames are
+            clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
+        """
+        self._check_input(x)
+        batch, _, frames, height, width = x.shape
+        h, w = self._patch_grid(height, width)
+        x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
+        pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], (h, w)).to(x.dtype)
+        x = x + pos[:, 1:]
+        if self.time_embed is not None:
+            time = resample_time_embed(self.time_embed, frames, self.time_interpolation).to(x.dtype)
+            x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
+        cls = (self.cls_token + pos[:, :1]).to(x.dtype).expand(x.shape[0], -1, -1)
+        x = self.pos_drop(torch.cat([cls, x], 1))
+        return x, (1 if self.attention.per_frame else frames, h, w)
+
+    def _clips(self, x: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class tokens (B, 1, D), or (B, T, D) one a frame, and patches (B, T·h·w, D) of the blocks' tokens."""
+        x = x.unflatten(0, (batch, -1))  # B (T or 1) L D
+        return x[:, :, 0], x[:, :, 1:].flatten(1, 2)
+
+    def _final(self, x: torch.Tensor, batch: int) -> torch.Tensor:
+        """The final norm over one class token and all patches: (B, 1 + T·h·w, D)."""
+        if self.attention.per_frame:
+            cls, patches = self._clips(x, batch)
+            x = torch.cat([cls.mean(1, keepdim=True), patches], 1)
+        return self.norm(x)
+
+    def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint(block, x, grid)
+        return block(x, grid)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) -> normalised tokens (B, 1 + T·h·w, D), the class token first, patches in t h w order."""
+        tokens, grid = self.embed(x)
+        for block in self.blocks:
+            tokens = self._run(block, tokens, grid)
+        return self._final(tokens, x.shape[0])
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False, num_frames: int | None = None) -> torch.Tensor:
+        """Pool and classify.
+
+        Args:
+            x: (B, 1 + T·h·w, D) from `forward_features`.
+            pre_logits: stop before the classifier.
+            num_frames: T of x, if it is not the model's; only global_pool="frame" needs it.
+
+        Returns:
+            Logits (B, num_classes), or the pooled feature (B, D); with global_pool="frame" one a frame, (B, T, …).
+        """
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool == "avg":
+            x = x[:, 1:].mean(1)
+        else:
+            x = x[:, 1:].unflatten(1, (num_frames or self.num_frames, -1)).mean(2)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: torch.Tensor, num_valid_frames: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
+        """Classify clips.
+
+        Args:
+            x: (B, C, T, H, W), float, normalised as `clip_transform` does.
+            num_valid_frames: B ints from 1 to T: the frames of each clip from there on are padding. The result is
+                that of each clip alone, cut to its length; clips of one length run together, so no padding is computed.
+
+        Returns:
+            Logits (B, num_classes); without a head, features (B, D); with global_pool="frame", (B, T, …).
+
+        Raises:
+            ValueError: for a wrong layout, size or type, saying what was expected.
+        """
+        if num_valid_frames is None:
+            return self.forward_head(self.forward_features(x), num_frames=x.shape[2])
+        self._check_input(x)
+        lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
+        if lengths.shape != (x.shape[0],) or lengths.min() < 1 or lengths.max() > x.shape[2]:
+            raise ValueError(
+                f"Expected num_valid_frames to be {x.shape[0]} ints from 1 to {x.shape[2]}, got {lengths.tolist()}."
+            )
+        if self.global_pool == "frame":
+            raise ValueError("num_valid_frames gives clips of unequal length one output each: not with one a frame.")
+        rows = [(lengths == n).nonzero().flatten() for n in lengths.unique()]
+        outputs = [self(x[row, :, : int(lengths[row[0]])]) for row in rows]
+        return torch.cat(outputs)[torch.cat(rows).argsort()]
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCTHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features of inner blocks, as timm's vision transformer gives them, with time.
+
+        Args:
+            x: (B, C, T, H, W).
+            indices: blocks whose output is wanted: the last n, or a list; None for all.
+            return_prefix_tokens: also the class token (B, 1, D), or one a frame (B, T, D) in space-only.
+            norm: apply the final norm to each.
+            stop_early: do not run blocks after the last one wanted.
+            output_fmt: "NCTHW": (B, D, T, h, w); "NLC": (B, T·h·w, D). "NCHW", which timm's feature wrappers
+                ask for unless told otherwise, is taken as NCTHW.
+            intermediates_only: do not return the final tokens.
+
+        Returns:
+            (tokens, list of features), or the list alone; with prefix tokens, the list holds pairs.
+        """
+        output_fmt = str(getattr(output_fmt, "value", output_fmt))
+        if output_fmt not in ("NCTHW", "NCHW", "NLC"):
+            raise ValueError(f"Unknown output_fmt {output_fmt!r}. Choose NCTHW or NLC.")
+        batch, frames = x.shape[0], x.shape[2]
+        take, last = feature_take_indices(len(self.blocks), indices)
+        tokens, grid = self.embed(x)
+        outputs = []
+        for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
+            tokens = self._run(block, tokens, grid)
+            if i in take:
+                cls, patches = self._clips(self.norm(tokens) if norm else tokens, batch)
+                if output_fmt != "NLC":
+                    patches = patches.transpose(1, 2).unflatten(2, (frames, *grid[1:]))  # B D T h w
+                outputs.append((patches, cls) if return_prefix_tokens else patches)
+        return outputs if intermediates_only else (self._final(tokens, batch), outputs)
+
+    # ---- what timm asks of a model ----
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the blocks after the last one wanted, and if asked the final norm and the head."""
+        take, last = feature_take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: Pool | None = None) -> None:
+        """A new head for `num_classes`; 0 for none."""
+        if global_pool is not None:
+            self._set_pool(global_pool)
+        weight = self.pos_embed
+        self.num_classes = num_classes
+        self.head = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype)
+            init_linear(self.head)
+
+    def _set_pool(self, global_pool: Pool) -> None:
+        if global_pool not in ("token", "avg", "frame"):
+            raise ValueError(f"Unknown global_pool {global_pool!r}. Choose token, avg or frame.")
+        self.global_pool: Pool = global_pool
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's optimizers exempt from weight decay."""
+        return {"pos_embed", "cls_token", "time_embed"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers for timm's layer decay: the embeddings, then one a block (its steps and MLP together), then the rest."""
+        return dict(stem=r"^cls_token|pos_embed|time_embed|patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
+
+    def fuse(self) -> TimeSformer:
+        """Fold each step's `fc` into its projection, for inference: the same function, about 6 % fewer operations.
+
+        Returns:
+            The model itself, changed in place. Its state dict no longer fits an unfused model.
+
+        Raises:
+            ValueError: in training mode.
+        """
+        for block in self.blocks:
+            assert isinstance(block, Block)  # for the type checker
+            for step in block.attention_steps():
+                step.fuse()
+        return self
+
+
+def init_linear(module: nn.Module) -> None:
+    """Linear layers: weight normal(0.02) cut at ±2, bias zero (as timm's and the authors' ViT)."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_sizes(dim: int, heads: int, frames: int, size: tuple[int, int], patch_size: Size | None) -> None:
+    """Raise ValueError for sizes that do not fit; patch_size None where frames are padded to it."""
+    if dim % heads:
+        raise ValueError(f"embed_dim {dim} is not a multiple of num_heads {heads}.")
+    if frames < 1:
+        raise ValueError(f"Expected at least 1 frame, got {frames}.")
+    if patch_size is not None:
+        patch = to_pair(patch_size)
+        if size[0] % patch[0] or size[1] % patch[1] or size[0] < patch[0] or size[1] < patch[1]:
+            raise ValueError(
+                f"Frames of {size[0]}x{size[1]} pixels are not a multiple of the patch, {patch[0]}x{patch[1]}. Resize "
+                "them, or create the model with dynamic_img_pad=True to pad them."
+            )

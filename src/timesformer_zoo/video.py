@@ -1,0 +1,341 @@
+"""Reading video files: exactly the frames asked for, upright, or one clear error. The only importer of decord.
+
+decord (and its fork decord2, same module name) is fast, but some of its habits need a hand, each tested:
+
+- A seek lands on wrong frames, silently, where frames are stored in another order than shown and key frames are no
+  clean cuts (x265's default, open-GOP H.264, B-frames in AVI). `Video` lets it seek only where the container proves
+  that seeks are exact, and walks forward elsewhere.
+- It repeats the last good frame for one that it fails to decode; `fault_tol` turns that into an error.
+- Truncated AVI and Matroska files read as shorter videos; the length that the container states is checked first.
+- It counts frames that an edit list hides (a trim without re-encoding) and then runs out of frames.
+
+decord itself turns frames upright by the rotation in MP4 and QuickTime files; that of Matroska only decord2 does.
+
+Legend: V views, C channels, T frames, H W pixels.
+"""
+
+import math
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .clip import clip_spec, crop_views, frame_indices
+from .errors import VideoReadError
+
+__all__ = ["Video", "VideoReadError", "load_views", "read_clip"]
+
+PathLike = str | os.PathLike[str]
+
+
+def read_clip(
+    path: PathLike,
+    model_or_spec: Any,
+    *,
+    clip: int = 0,
+    num_clips: int = 1,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+    num_threads: int = 0,
+) -> torch.Tensor:
+    """The frames of one clip, as decoded: `(T, H, W, C) uint8`, RGB. Give them to `clip_transform`.
+
+    Args: see `frame_indices` and `Video`.
+
+    Raises:
+        VideoReadError: the file can't be read, or not to the end of the clip.
+    """
+    video = Video(path, num_threads=num_threads)
+    return video.frames(
+        frame_indices(
+            clip_spec(model_or_spec),
+            video.num_frames,
+            video.fps,
+            clip=clip,
+            num_clips=num_clips,
+            training=training,
+            generator=generator,
+        )
+    )
+
+
+def load_views(
+    path: PathLike,
+    model_or_spec: Any,
+    clips: int | None = None,
+    crops: int | None = None,
+    *,
+    num_threads: int = 0,
+) -> torch.Tensor:
+    """The test views of a video, ready for the model: `(clips * crops, C, T, H, W) float32`, a clip's crops together.
+
+    Args:
+        model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
+        clips, crops: how many along time and along the longer side; None: as the spec says.
+        num_threads: see `Video`.
+
+    Raises:
+        VideoReadError: the file can't be read, or not to the end of the last clip.
+    """
+    spec = clip_spec(model_or_spec)
+    spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
+    video = Video(path, num_threads=num_threads)
+    indices = [
+        frame_indices(spec, video.num_frames, video.fps, clip=c, num_clips=spec.clips) for c in range(spec.clips)
+    ]
+    union = sorted(set().union(*indices))
+    views = crop_views(video.stream(union), spec)  # each frame is decoded, resized and normalised once
+    if indices == [union]:
+        return views
+    position = {index: t for t, index in enumerate(union)}
+    return torch.cat([views[:, :, [position[i] for i in clip]] for clip in indices])
+
+
+class Video:
+    """An open video file that gives frames by index.
+
+    Args:
+        path: a file in a format that FFmpeg reads (but no MPEG transport stream).
+        num_threads: decoder threads; 0: one a core. Take 1 inside the workers of a DataLoader.
+
+    Attributes:
+        num_frames: how many frames can be read.
+        fps: average frame rate, also where the rate varies; None where it is unknown.
+
+    Raises:
+        VideoReadError: missing, forbidden, a folder, empty, truncated, or not a video (it is an OSError, too).
+    """
+
+    def __init__(self, path: PathLike, *, num_threads: int = 0) -> None:
+        self.path = os.fsdecode(path)
+        self._num_threads = num_threads
+        container = _inspect(self.path)
+        self._open()
+        fps = self._reader.get_avg_fps()
+        self.fps: float | None = fps if 0 < fps < math.inf else None
+        self.num_frames = len(self._reader)
+        self._keys = [int(k) for k in self._reader.get_key_indices()]
+        self._seekable = container.in_order
+        if container.pts is not None and len(container.pts) == self.num_frames:
+            hidden = int((container.pts < container.start).sum())
+            shown_at = container.pts.argsort(kind="stable").argsort()  # storage order -> place in the order shown
+            self.num_frames -= hidden
+            # decord takes the storage index of a key frame for its place in the order shown: right in clean cuts only.
+            self._seekable = hidden == 0 and bool((shown_at[self._keys] == self._keys).all())
+        if self.num_frames < 1:
+            raise _error(self.path, "it has no frames to show", "check that it plays")
+
+    def __repr__(self) -> str:
+        return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
+
+    @property
+    def height(self) -> int:
+        """Of the upright frame, in pixels."""
+        return self._shape()[0]
+
+    @property
+    def width(self) -> int:
+        """Of the upright frame, in pixels."""
+        return self._shape()[1]
+
+    def frames(self, indices: Sequence[int]) -> torch.Tensor:
+        """`(T, H, W, C) uint8` RGB of any indices, in the order given; repeated ones are decoded once.
+
+        Raises:
+            IndexError: an index below 0 or beyond the last frame.
+            VideoReadError: a frame can't be decoded.
+        """
+        decoded = dict(zip(sorted(set(indices)), self.stream(indices), strict=True))
+        return torch.stack([decoded[i] for i in indices])
+
+    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+        """Each distinct frame of `indices` once, `(H, W, C) uint8`, in ascending order, decoded as it is taken.
+
+        Raises: as `frames`.
+        """
+        wanted = set(indices)
+        if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames:
+            got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
+            raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
+        steps = wanted
+        if not self._seekable:
+            if min(wanted) < self._next:
+                self._open()
+            # decord seeks when it has to pass a key frame. Reading the frame before each leaves nothing to pass.
+            steps = wanted | {k - 1 for k in self._keys if self._next < k <= max(wanted)}
+        for index in sorted(steps):
+            frame = self._read(index)
+            if index in wanted:
+                yield frame
+
+    def _open(self) -> None:
+        decord = _decord()
+        try:
+            # The share of repeated frames to bear. 0 would mean any number; one frame is more than this of any video.
+            self._reader = decord.VideoReader(self.path, num_threads=self._num_threads, fault_tol=1e-9)
+        except Exception as error:  # decord raises DECORDError, RuntimeError and AssertionError alike
+            what = "there is no video in it that FFmpeg can read" + _first_line(error)
+            raise _error(self.path, what, "check that it plays, or download it again") from error
+        self._next = 0  # the frame that comes without a seek
+
+    def _read(self, index: int) -> torch.Tensor:
+        try:
+            with _decord().bridge.use_torch():
+                frame: torch.Tensor = self._reader[index]
+        except Exception as error:  # DECORDError or StopIteration
+            what = f"frame {index} of {self.num_frames} can't be decoded" + _first_line(error)
+            self._next = self.num_frames  # wherever the decoder is now: start over next time
+            raise _error(self.path, what, "the file is damaged: download it again or re-encode it") from error
+        self._next = index + 1
+        height, width, channels = frame.shape
+        if channels != 3:
+            # FFmpeg pads rows. Where a row is then a whole multiple of the width, decord takes the padding for channels.
+            frame = frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
+        return frame
+
+    def _shape(self) -> tuple[int, int]:
+        if not hasattr(self, "_size"):
+            self._size: tuple[int, int] = tuple(next(self.stream([0])).shape[:2])
+        return self._size
+
+
+def _decord() -> ModuleType:
+    try:
+        import decord
+    except ImportError as error:
+        raise ImportError(
+            "reading videos needs decord: pip install decord (Linux x86_64, Windows) or decord2 (elsewhere)"
+        ) from error
+    decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's own lines on stderr; what matters is in our error
+    return decord  # type: ignore[no-any-return]
+
+
+def _error(path: str, what: str, advice: str) -> VideoReadError:
+    return VideoReadError(f"{path}: {what}; {advice}")
+
+
+def _first_line(error: BaseException) -> str:
+    """decord's reason, without time stamps, source lines and the C++ stack."""
+    line = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error)).strip().partition("\n")[0]
+    return f" ({line})" if line else ""
+
+
+# What the container says, read without a decoder.
+
+
+class _Container(NamedTuple):
+    pts: npt.NDArray[np.int64] | None = None  # when each frame is shown, in storage order; None: not known
+    start: int = 0  # frames before this time are hidden by an edit list
+    in_order: bool = False  # the format's codecs store frames in the order shown
+
+
+def _inspect(path: str) -> _Container:
+    """Refuses what is no complete file. Raises VideoReadError."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(512)
+            if not head:
+                raise _error(path, "the file is empty", "download or copy it again")
+            if head[0] == 0x47 and head[188:189] == b"G" or head[4:5] == b"G" and head[196:197] == b"G":
+                # No index: decord starts such a file at its second key frame.
+                advice = "rewrap it without loss: ffmpeg -i in.ts -c copy out.mp4"
+                raise _error(path, "MPEG transport streams can't be read frame by frame", advice)
+            try:
+                stated, container = _read_container(file, head, size)
+            except (struct.error, IndexError, ValueError):
+                stated, container = 0, _Container()  # an odd header proves nothing: decord will judge
+    except FileNotFoundError as error:
+        raise _error(path, "there is no such file", "check the path") from error
+    except IsADirectoryError as error:
+        raise _error(path, "this is a folder", "give the path of a video file in it") from error
+    except PermissionError as error:
+        raise _error(path, "no permission to read it", "check the file's access rights") from error
+    if stated > size:
+        what = f"the file is truncated: it should have at least {stated} bytes and has {size}"
+        raise _error(path, what, "download or copy it again")
+    return container
+
+
+def _read_container(file: BinaryIO, head: bytes, size: int) -> tuple[int, _Container]:
+    """(the length in bytes that the file should have at least, its timeline)."""
+    if head[:4] == b"RIFF":  # AVI; 8: some writers state the whole file's length here, not what follows
+        return struct.unpack("<I", head[4:8])[0], _Container()
+    if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML: Matroska, WebM. Header element, then the segment, each with its length
+        header_size, at = _ebml_length(head, 4)
+        segment_size, at = _ebml_length(head, at + header_size + 4)
+        return at + segment_size, _Container(in_order=b"webm" in head[:64])
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # MP4, QuickTime
+        boxes = list(_boxes(file, 0, size))
+        stated = max((end for kind, _, end in boxes if kind in (b"moov", b"mdat", b"moof")), default=0)
+        return stated, _mp4_timeline(file, boxes) if stated <= size else _Container()
+    return 0, _Container()
+
+
+def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
+    """(an EBML length, 0 if it is left open; where the data starts)."""
+    width = 9 - data[at].bit_length()  # leading zero bits of the first byte say how many follow
+    value = int.from_bytes(data[at : at + width], "big") - (1 << 7 * width)
+    return (0 if value == (1 << 7 * width) - 1 else value), at + width
+
+
+_Box = tuple[bytes, int, int]  # kind, where its content starts, where it ends
+
+
+def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[_Box]:
+    while at + 8 <= end:
+        file.seek(at)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        start = at + 8
+        if size == 1:  # a 64-bit size follows
+            (size,), start = struct.unpack(">Q", file.read(8)), at + 16
+        elif size == 0:  # up to the end
+            size = end - at
+        if size < start - at:
+            return
+        yield kind, start, at + size
+        at += size
+
+
+def _mp4_timeline(file: BinaryIO, boxes: list[_Box]) -> _Container:
+    """The sample times of the only video track, as ISO 14496-12 stores them; nothing if there are several, or none."""
+
+    def find(boxes: Iterable[_Box], *path: bytes) -> list[_Box]:
+        for kind in path[:-1]:
+            boxes = [inner for box in boxes if box[0] == kind for inner in _boxes(file, *box[1:])]
+        return [box for box in boxes if box[0] == path[-1]]
+
+    def table(box: _Box, dtype: str) -> npt.NDArray[Any]:
+        """Rows of a box that holds version and flags (4 bytes), a row count (4), then the rows."""
+        file.seek(box[1] + 4)
+        (count,) = struct.unpack(">I", file.read(4))
+        return np.frombuffer(file.read(count * np.dtype(dtype).itemsize), dtype=dtype)
+
+    def handler(track: _Box) -> bytes:
+        file.seek(find([track], b"trak", b"mdia", b"hdlr")[0][1] + 8)
+        return file.read(4)
+
+    tracks = [track for track in find(boxes, b"moov", b"trak") if handler(track) == b"vide"]
+    if len(tracks) != 1:
+        return _Container()
+    samples = (b"trak", b"mdia", b"minf", b"stbl")
+    durations = table(find(tracks, *samples, b"stts")[0], ">u4,>u4")
+    pts = np.repeat(durations["f1"].astype(np.int64), durations["f0"]).cumsum()
+    pts = np.concatenate([[0], pts[:-1]])  # decoding times
+    for box in find(tracks, *samples, b"ctts"):  # decoding time -> time shown; absent if frames are stored in order
+        offsets = table(box, ">u4,>i4")
+        pts = pts + np.repeat(offsets["f1"].astype(np.int64), offsets["f0"])
+    starts: list[int] = []
+    for box in find(tracks, b"trak", b"edts", b"elst"):
+        file.seek(box[1])
+        rows = table(box, ">u8,>i8,>i4" if file.read(1) == b"\x01" else ">u4,>i4,>i4")
+        starts += [int(start) for start in rows["f1"] if start >= 0]  # -1 is a delay and hides nothing
+    return _Container(pts, starts[0] if starts else 0) if len(starts) <= 1 else _Container()
