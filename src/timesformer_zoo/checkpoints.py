@@ -64,7 +64,7 @@ def checkpoint_filter_fn(
     form = detect(state_dict)
     weights = form.to_native(refuse_inexpressible(state_dict) if form.inflates else state_dict)
     if form.inflates:
-        weights = inflate(weights, model)
+        weights = inflate(weights, model, source_grid)
     elif form.mode is not model.attention:
         raise CheckpointError(
             f"the checkpoint ({form.name} format) holds {form.mode.value} attention, the model has "
@@ -115,17 +115,14 @@ def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) 
     Raises:
         CheckpointError: the ViT does not fit the model, or has parts TimeSformer cannot express.
     """
-    if isinstance(vit, str):
-        vit = timm.create_model(vit, pretrained=True)
-    grid = None
-    if isinstance(vit, nn.Module):
-        grid = _check_vit(vit, model)
-        vit = vit.state_dict()
-    if not detect(peel(vit)).inflates:
+    network = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
+    grid = _check_vit(network, model) if isinstance(network, nn.Module) else None
+    weights = peel(network.state_dict() if isinstance(network, nn.Module) else network)
+    if not detect(weights).inflates:
         raise CheckpointError(
             "init_from_vit takes an image ViT's weights; these are a video model's: load them by checkpoint_filter_fn"
         )
-    model.load_state_dict(checkpoint_filter_fn(vit, model, source_grid=grid))
+    model.load_state_dict(checkpoint_filter_fn(weights, model, source_grid=grid))
     return model
 
 

@@ -260,16 +260,15 @@ def _offsets(image: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
     return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
 
 
-def _crop_and_normalise(
-    images: list[torch.Tensor], offsets: list[tuple[int, int]], spec: ClipSpec
-) -> torch.Tensor:
-    """T images (C, h, w) in 0..255 -> (V, C, T, H, W) normalised, each pixel written once."""
-    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+def _crop_and_normalise(images: list[torch.Tensor], offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
+    """T images (C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1, 1), torch.tensor(spec.std).view(3, 1, 1, 1)
     scale, shift = 1 / (255 * std), -mean / std  # (x / 255 - mean) / std, as one multiply and add
+    clip = torch.stack(images).transpose(0, 1)  # (C, T, h, w)
+    if spec.bgr:
+        clip = clip.flip(0)
     height, width = spec.size
-    views = torch.empty(len(offsets), 3, len(images), height, width)
-    for t, image in enumerate(images):
-        image = image.flip(0) if spec.bgr else image
-        for v, (top, left) in enumerate(offsets):
-            torch.addcmul(shift, image[:, top : top + height, left : left + width], scale, out=views[v, :, t])
+    views = torch.empty(len(offsets), *clip.shape[:2], height, width)
+    for view, (top, left) in zip(views, offsets, strict=True):
+        torch.addcmul(shift, clip[..., top : top + height, left : left + width], scale, out=view)
     return views

@@ -178,7 +178,7 @@ FORMATS: tuple[Format, ...] = (
     *_native_formats(),
     Format("transformers", _DIVIDED, (r"(timesformer\.)?encoder\.layer\.\d+\.temporal_",), _TRANSFORMERS),
     Format("transformers", _JOINT, (r"(timesformer\.)?embeddings\.time_embeddings$",), _TRANSFORMERS),
-    Format("transformers", _SPACE, (r"(timesformer\.)?encoder\.layer\.\d+\.attention\.attention\.qkv\.",), _TRANSFORMERS),
+    Format("transformers", _SPACE, (r"(timesformer\.)?encoder\.layer\.\d+\.attention\.",), _TRANSFORMERS),
     Format("mmaction2", _DIVIDED, (r"backbone\.transformer_layers\.layers\.\d+\.attentions\.1\.",), _MMACTION2_DIVIDED),
     Format("mmaction2", _JOINT, (r"backbone\.transformer_layers\.", r"backbone\.time_embed$"), _MMACTION2_SINGLE),
     Format("mmaction2", _SPACE, (r"backbone\.transformer_layers\.",), _MMACTION2_SINGLE),

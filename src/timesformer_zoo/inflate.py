@@ -56,7 +56,9 @@ def refuse_inexpressible(vit: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     return {key: value for key, value in vit.items() if not key.startswith(_UNNEEDED)}
 
 
-def inflate(weights: Mapping[str, torch.Tensor], model: TimeSformer) -> dict[str, torch.Tensor]:
+def inflate(
+    weights: Mapping[str, torch.Tensor], model: TimeSformer, source_grid: tuple[int, int] | None = None
+) -> dict[str, torch.Tensor]:
     """Turn an image ViT's weights into those of a video model (section 4.1 of the paper).
 
     Every attention step of a block starts as a copy of the ViT's attention and its norm; the `fc` after each step
@@ -66,12 +68,13 @@ def inflate(weights: Mapping[str, torch.Tensor], model: TimeSformer) -> dict[str
     Args:
         weights: native names of a space-only model (see `formats.FORMATS`).
         model: gives the attention steps and T.
+        source_grid: (h, w) of the ViT's patches, where it is known.
 
     Raises:
         CheckpointError: the ViT has a norm before its blocks (CLIP) and the model has none.
     """
     expected = model.state_dict()
-    weights = _class_entry(_fold_layer_scale(weights), model)
+    weights = _class_entry(_fold_layer_scale(weights), model, source_grid)
     if "norm_pre.weight" in weights:
         if "norm_pre.weight" not in expected:
             raise CheckpointError(
@@ -106,13 +109,18 @@ def _fold_layer_scale(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return folded
 
 
-def _class_entry(weights: dict[str, torch.Tensor], model: TimeSformer) -> dict[str, torch.Tensor]:
-    # DeiT III adds no position to its class token (timm: no_embed_class): the missing first entry is zero. N patches
-    # and N + 1 entries are never both squares, so the count tells, unless it is the model's own, which is then right.
+def _class_entry(
+    weights: dict[str, torch.Tensor], model: TimeSformer, source_grid: tuple[int, int] | None
+) -> dict[str, torch.Tensor]:
+    # DeiT III adds no position to its class token (timm: no_embed_class): the missing first entry is zero. The count
+    # tells: N and N + 1 are never both squares. But a rectangle's N + 1 can be: hence the grid, or else the model's.
     pos_embed = weights.get("pos_embed")
     if pos_embed is None or pos_embed.ndim != 3:
         return weights
     entries = pos_embed.shape[1]
-    if entries != model.state_dict()["pos_embed"].shape[1] and math.isqrt(entries) ** 2 == entries:
-        weights = weights | {"pos_embed": torch.cat([torch.zeros_like(pos_embed[:, :1]), pos_embed], dim=1)}
+    rows, columns = source_grid or model.grid_size[1:]
+    if entries == 1 + rows * columns:
+        return weights
+    if math.isqrt(entries) ** 2 == entries or (source_grid and entries == rows * columns):
+        return weights | {"pos_embed": torch.cat([torch.zeros_like(pos_embed[:, :1]), pos_embed], dim=1)}
     return weights

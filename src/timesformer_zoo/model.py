@@ -50,6 +50,7 @@ class TimeSformer(nn.Module):
         num_heads: attention heads; divides D.
         mlp_ratio: width of the MLP over D.
         qkv_bias: whether queries, keys and values have a bias.
+        pre_norm: a norm before the first block, for weights that start from CLIP's image ViTs.
         global_pool: what the head sees: "token" (the class token), "avg" (mean over patches), or "frame" (mean over
             the patches of each frame: features (B, T, D), logits (B, T, num_classes)).
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: dropout before the head, after the embeddings,
@@ -80,6 +81,7 @@ class TimeSformer(nn.Module):
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        pre_norm: bool = False,
         global_pool: Pool = "token",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
@@ -109,6 +111,7 @@ class TimeSformer(nn.Module):
         self._fixed_args = dict(
             mlp_ratio=mlp_ratio,
             qkv_bias=qkv_bias,
+            pre_norm=pre_norm,
             drop_rate=drop_rate,
             pos_drop_rate=pos_drop_rate,
             proj_drop_rate=proj_drop_rate,
@@ -137,6 +140,7 @@ class TimeSformer(nn.Module):
         if not self.attention.per_frame:
             self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim, **dd))
         self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.norm_pre: nn.Module = norm_layer(embed_dim, **dd) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
                 self.attention,
@@ -284,7 +288,7 @@ class TimeSformer(nn.Module):
             time = resample_time_embed(self.time_embed, frames, self.time_interpolation).to(x.dtype)
             x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
         cls = (self.cls_token + pos[:, :1]).to(x.dtype).expand(x.shape[0], -1, -1)
-        x = self.pos_drop(torch.cat([cls, x], 1))
+        x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
         return x, (1 if self.attention.per_frame else frames, h, w)
 
     def _clips(self, x: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -444,7 +448,7 @@ class TimeSformer(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers for timm's layer decay: the embeddings, then one a block (its steps and MLP together), then the rest."""
-        return dict(stem=r"^cls_token|pos_embed|time_embed|patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
+        return dict(stem=r"^cls_token|pos_embed|time_embed|patch_embed|norm_pre", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 
     def fuse(self) -> TimeSformer:
         """Fold each step's `fc` into its projection, for inference: the same function, about 6 % fewer operations.

@@ -16,6 +16,7 @@ from timm.models._features import FeatureGetterNet
 from timesformer_zoo.checkpoints import checkpoint_filter_fn, convert_on_load
 from timesformer_zoo.hub_errors import explain_hub_errors
 from timesformer_zoo.model import TimeSformer
+from timesformer_zoo.reading import refusing_pickles
 from timesformer_zoo.table import CHECKPOINTS, Checkpoint, timm_config
 
 __all__ = ["checkpoint_of"]
@@ -59,16 +60,20 @@ def _create_timesformer(
     if pretrained:
         kwargs.setdefault("weight_init", "skip")  # the filter guarantees that every weight is filled, or raises
     out_indices = kwargs.pop("out_indices", 3)
-    with explain_hub_errors(config):
+    # The filter fits head and input channels by their shapes. timm would go by the config's num_classes and channels,
+    # and drop the head of a file that has other classes than the tag, though it is the model's.
+    fitted = {"classifier": None, "first_conv": None}
+    with explain_hub_errors(config), refusing_pickles():
         model = build_model_with_cfg(
             TimeSformer,
             variant,
             pretrained,
-            pretrained_cfg=config,
+            pretrained_cfg=config | fitted,
             pretrained_filter_fn=partial(checkpoint_filter_fn, bgr=bool(bgr)),
             feature_cfg=dict(out_indices=out_indices, feature_cls=FeatureGetterNet),
             **kwargs,
         )
+    model.pretrained_cfg.update({key: config[key] for key in fitted if key in config})
     if isinstance(model, TimeSformer):
         model.register_load_state_dict_pre_hook(partial(convert_on_load, bgr=bool(bgr)))
     return model

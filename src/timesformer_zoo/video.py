@@ -20,6 +20,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -138,12 +139,12 @@ class Video:
     @property
     def height(self) -> int:
         """Of the upright frame, in pixels."""
-        return self._shape()[0]
+        return self._size[0]
 
     @property
     def width(self) -> int:
         """Of the upright frame, in pixels."""
-        return self._shape()[1]
+        return self._size[1]
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """`(T, H, W, C) uint8` RGB of any indices, in the order given; repeated ones are decoded once.
@@ -164,16 +165,15 @@ class Video:
         if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
-        steps = wanted
-        if not self._seekable:
-            if min(wanted) < self._next:
-                self._open()
-            # decord seeks when it has to pass a key frame. Reading the frame before each leaves nothing to pass.
-            steps = wanted | {k - 1 for k in self._keys if self._next < k <= max(wanted)}
-        for index in sorted(steps):
-            frame = self._read(index)
-            if index in wanted:
-                yield frame
+        for index in sorted(wanted):
+            if not self._seekable:
+                if index < self._next:
+                    self._open()
+                # decord seeks when it has to pass a key frame. Reading the frame before each leaves none to pass.
+                for key in self._keys:
+                    if self._next < key <= index:
+                        self._read(key - 1)
+            yield self._read(index)
 
     def _open(self) -> None:
         decord = _decord()
@@ -196,14 +196,14 @@ class Video:
         self._next = index + 1
         height, width, channels = frame.shape
         if channels != 3:
-            # FFmpeg pads rows. Where a row is then a whole multiple of the width, decord takes the padding for channels.
+            # FFmpeg pads rows; where a row is then a whole multiple of the width, decord takes padding for channels.
             frame = frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
         return frame
 
-    def _shape(self) -> tuple[int, int]:
-        if not hasattr(self, "_size"):
-            self._size: tuple[int, int] = tuple(next(self.stream([0])).shape[:2])
-        return self._size
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        height, width, _ = next(self.stream([0])).shape
+        return height, width
 
 
 def _decord() -> ModuleType:
@@ -245,8 +245,8 @@ def _inspect(path: str) -> _Container:
             head = file.read(512)
             if not head:
                 raise _error(path, "the file is empty", "download or copy it again")
-            if head[0] == 0x47 and head[188:189] == b"G" or head[4:5] == b"G" and head[196:197] == b"G":
-                # No index: decord starts such a file at its second key frame.
+            if any(head[at : at + 1] == head[at + 188 : at + 189] == b"G" for at in (0, 4)):  # packets start with G
+                # decord starts such a file at its second key frame, for want of an index.
                 advice = "rewrap it without loss: ffmpeg -i in.ts -c copy out.mp4"
                 raise _error(path, "MPEG transport streams can't be read frame by frame", advice)
             try:

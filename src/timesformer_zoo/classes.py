@@ -1,0 +1,92 @@
+"""What a model's classes are called.
+
+Labels belong to the head that was trained for them: they are bound to it when its weights are loaded, and a new head
+(`reset_classifier`, or another `num_classes` on creation) has none until `set_labels` gives it some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from timesformer_zoo.table import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from timesformer_zoo.model import TimeSformer
+
+__all__ = ["bind_checkpoint", "known_labels", "label_set", "model_labels", "set_labels", "weights_loaded"]
+
+# Attributes of the head and of the model. On the head, so that a new head can never inherit another's labels.
+_LABELS, _LOADED = "label_names", "weights_loaded"
+
+
+def label_set(name: str) -> list[str]:
+    """The class names of a data set, by index.
+
+    Args:
+        name: a file of labels/: "kinetics400", "something_something_v2" …
+
+    Raises:
+        ValueError: there is no such set; the message lists all.
+    """
+    folder = files("timesformer_zoo") / "labels"
+    known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+    if name not in known:
+        raise ValueError(f"There is no label set {name!r}; there are {', '.join(known)}.")
+    return (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def model_labels(model: TimeSformer) -> list[str]:
+    """The names of a model's classes, by index; "class 0", "class 1" … where they are not known.
+
+    Known are those of weights loaded by `pretrained=True`: a repository's own (`hf-hub:`, `local-dir:`), else the
+    checkpoint table's; and those given by `set_labels`. A head that was made anew has none, also where it has as many
+    classes as the old one. Two things cannot be seen from here and need `set_labels`: a loaded head that was then
+    trained for other classes without being made anew, and a file given as `pretrained_cfg_overlay=dict(file=…)` whose
+    classes are others than those of the tag it stands in for.
+    """
+    return known_labels(model) or [f"class {index}" for index in range(model.num_classes)]
+
+
+def known_labels(model: TimeSformer) -> list[str] | None:
+    """The labels bound to a model's head, by index; None where its classes have no names."""
+    names: Sequence[str] | None = getattr(model.head, _LABELS, None)
+    return list(names) if names is not None else None
+
+
+def set_labels(model: TimeSformer, labels: Sequence[str] | Mapping[Any, str] | str | None) -> None:
+    """Name the classes of a model's present head.
+
+    Args:
+        model: changed in place.
+        labels: the names by index; or index -> name, where gaps are named by their index; or the name of a label set;
+            or None to forget them.
+
+    Raises:
+        ValueError: not as many names as classes.
+    """
+    if isinstance(labels, str):
+        labels = label_set(labels)
+    if isinstance(labels, Mapping):
+        by_index = {int(index): name for index, name in labels.items()}  # JSON has no int keys
+        if outside := [index for index in by_index if not 0 <= index < model.num_classes]:
+            raise ValueError(f"Got labels of classes {outside[:5]} for a model with classes 0 to {model.num_classes - 1}.")
+        labels = [by_index.get(index, f"class {index}") for index in range(model.num_classes)]
+    if labels is not None and len(labels) != model.num_classes:
+        raise ValueError(f"Got {len(labels)} labels for {model.num_classes} classes: give one a class, in their order.")
+    setattr(model.head, _LABELS, None if labels is None else tuple(str(label) for label in labels))
+
+
+def bind_checkpoint(model: TimeSformer) -> None:
+    """Note that the weights of `model.pretrained_cfg` have been loaded: name its classes, if the head is theirs."""
+    setattr(model, _LOADED, True)
+    config = model.pretrained_cfg
+    if model.num_classes and model.num_classes == config.get("num_classes"):
+        entry = CHECKPOINTS.get(f"{config.get('architecture')}.{config.get('tag')}")
+        set_labels(model, config.get("label_names") or (entry.labels if entry else None))
+
+
+def weights_loaded(model: TimeSformer) -> bool:
+    """Whether the model started from the weights of its `pretrained_cfg`, whose licence it then inherits."""
+    return bool(getattr(model, _LOADED, False))
