@@ -52,7 +52,8 @@ class Step:
                 return [slice(0, None, 2), slice(1, None, 2)]
             return [slice(None)]
 
-        return list(itertools.product(*(cuts(axis, size) for axis, size in zip("thw", grid, strict=True))))
+        t, h, w = (cuts(axis, size) for axis, size in zip("thw", grid, strict=True))
+        return list(itertools.product(t, h, w))
 
     def order(self) -> list[int]:
         """Permutation of the dimensions B T h w D: batch, the axes that number the groups, `axes`, width."""
@@ -61,7 +62,8 @@ class Step:
 
     def groups(self, patches: torch.Tensor, cell: Cell) -> torch.Tensor:
         """A view of the patches (B, T, h, w, D) of one cell: (B, *axes that number groups, *axes attended, D)."""
-        view = patches[(slice(None), *cell)].permute(self.order())
+        t, h, w = cell
+        view = patches[:, t, h, w].permute(self.order())
         return view if len(self.axes) < 3 else view.unsqueeze(1)
 
     def ungroup(self, outputs: list[torch.Tensor], cells: list[Cell], grid: Grid) -> torch.Tensor:
@@ -72,8 +74,8 @@ class Step:
         if len(cells) == 1:
             return outputs[0]
         out = outputs[0].new_empty(outputs[0].shape[0], *grid, outputs[0].shape[-1])
-        for cell, x in zip(cells, outputs, strict=True):
-            out[(slice(None), *cell)] = x
+        for (t, h, w), x in zip(cells, outputs, strict=True):
+            out[:, t, h, w] = x
         return out
 
 
@@ -81,7 +83,7 @@ SPACE = Step("space", axes="hw")
 SPACE_TIME = Step("space_time", axes="thw")
 TIME = Step("time", axes="t", class_token=False)  # as in the authors' code; the paper's equation lets it join
 LOCAL = Step("local", axes="thw", halves="hw")
-GLOBAL = Step("global", axes="thw", phases="thw")
+SPARSE_GLOBAL = Step("sparse_global", axes="thw", phases="thw")  # a module named "global" would break torch.export
 WIDTH = Step("width", axes="w")
 HEIGHT = Step("height", axes="h")
 
@@ -95,7 +97,7 @@ class AttentionMode(str, Enum):
     SPACE_ONLY = "space_only", (SPACE,), True
     JOINT = "joint", (SPACE_TIME,)
     DIVIDED = "divided", (TIME, SPACE)
-    LOCAL_GLOBAL = "local_global", (LOCAL, GLOBAL)
+    LOCAL_GLOBAL = "local_global", (LOCAL, SPARSE_GLOBAL)
     AXIAL = "axial", (TIME, WIDTH, HEIGHT)
 
     def __new__(cls, value: str, steps: tuple[Step, ...] = (), per_frame: bool = False) -> AttentionMode:
@@ -120,8 +122,8 @@ CHUNK_TOKENS = 2048
 """Tokens worked on at once in inference on a CPU: their activations stay in its cache and in reused memory."""
 
 
-def in_place(x: torch.Tensor) -> bool:
-    """Whether residuals may be added in place and in chunks: eager inference on a CPU."""
+def eager_inference(x: torch.Tensor) -> bool:
+    """Whether x is on a CPU and nobody records what is done to it, no gradient and no compiler."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -232,7 +234,7 @@ class AttentionStep(nn.Module):
 
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
         """Multi-head self-attention over the second dimension: (N, S, D) -> (N, S, D), before the projection."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # N H S d each
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # N H S d each
         if self.fused_attn:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
@@ -242,15 +244,29 @@ class AttentionStep(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> AttentionStep:
-        """Fold `fc` into `proj`, exactly, for inference. Returns itself, as timm's `reparameterize_model` expects."""
+        """Fold `fc` into `proj` for inference; without an `fc`, or once folded, there is nothing to do.
+
+        Returns:
+            Itself, as timm's `reparameterize_model` expects.
+
+        Raises:
+            ValueError: in training mode, or if one of the two is no longer a plain linear layer.
+        """
         if self.training:
             raise ValueError("fuse() folds layers that training must keep apart. Call model.eval() before it.")
-        if isinstance(self.fc, nn.Linear):
-            weight = self.fc.weight.double() @ self.proj.weight.double()
-            bias = self.fc.weight.double() @ self.proj.bias.double() + self.fc.bias.double()
-            self.proj.weight.copy_(weight)
-            self.proj.bias.copy_(bias)
-            self.fc = nn.Identity()
+        if isinstance(self.fc, nn.Identity):
+            return self
+        for layer in (self.proj, self.fc):
+            if type(layer) is not nn.Linear:  # adapters wrap a layer, and hide what they add to its weight
+                raise ValueError(
+                    f"fuse() needs nn.Linear layers, got {type(layer).__name__}. Merge adapters into their layers "
+                    "first (peft: merge_and_unload())."
+                )
+        weight, bias = self.proj.weight.cpu().double(), self.proj.bias.cpu().double()
+        fc_weight, fc_bias = self.fc.weight.cpu().double(), self.fc.bias.cpu().double()
+        self.proj.weight.copy_(fc_weight @ weight)
+        self.proj.bias.copy_(fc_weight @ bias + fc_bias)
+        self.fc = nn.Identity()
         return self
 
 
@@ -301,9 +317,20 @@ class Block(nn.Module):
             assert isinstance(step, AttentionStep)  # for the type checker
             yield step
 
+    def _plain(self) -> bool:
+        """Whether nobody looks inside: no training, no hook that waits for a whole output, no attention maps."""
+        return (
+            not self.training
+            and all(step.fused_attn for step in self.attention_steps())
+            and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())
+        )
+
     def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """(B, L, D) -> (B, L, D); `grid` is (T, h, w) of the patches in x."""
-        if in_place(x) and not self.training and all(step.fused_attn for step in self.attention_steps()):
+        """(B, L, D) -> (B, L, D); `grid` is (T, h, w) of the patches in x.
+
+        In eager inference on a CPU, residuals are added in place and in chunks, and the input stays as it is.
+        """
+        if eager_inference(x) and self._plain():
             x = x.clone(memory_format=torch.contiguous_format)  # once a block: whoever holds its input may keep it
             for step in self.attention_steps():
                 step.add_(x, grid)

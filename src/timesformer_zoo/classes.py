@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timesformer_zoo.table import CHECKPOINTS
 
 if TYPE_CHECKING:
     from timesformer_zoo.model import TimeSformer
 
-__all__ = ["bind_checkpoint", "known_labels", "label_set", "model_labels", "set_labels", "weights_loaded"]
+__all__ = [
+    "Labels",
+    "bind_checkpoint",
+    "known_labels",
+    "label_names",
+    "label_set",
+    "model_labels",
+    "set_labels",
+    "weights_loaded",
+]
+
+Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str] | str
 
 # Attributes of the head and of the model. On the head, so that a new head can never inherit another's labels.
 _LABELS, _LOADED = "label_names", "weights_loaded"
@@ -55,27 +66,39 @@ def known_labels(model: TimeSformer) -> list[str] | None:
     return list(names) if names is not None else None
 
 
-def set_labels(model: TimeSformer, labels: Sequence[str] | Mapping[Any, str] | str | None) -> None:
+def set_labels(model: TimeSformer, labels: Labels | None) -> None:
     """Name the classes of a model's present head.
 
     Args:
         model: changed in place.
-        labels: the names by index; or index -> name, where gaps are named by their index; or the name of a label set;
-            or None to forget them.
+        labels: see `label_names`; None to forget them.
 
     Raises:
         ValueError: not as many names as classes.
+    """
+    setattr(model.head, _LABELS, None if labels is None else tuple(label_names(labels, model.num_classes)))
+
+
+def label_names(labels: Labels, num_classes: int) -> list[str]:
+    """The names of classes, by index.
+
+    Args:
+        labels: the names by index; or index -> name, where gaps are named by their index; or the name of a label set.
+        num_classes: how many they must be.
+
+    Raises:
+        ValueError: they are not, or there is no such label set.
     """
     if isinstance(labels, str):
         labels = label_set(labels)
     if isinstance(labels, Mapping):
         by_index = {int(index): name for index, name in labels.items()}  # JSON has no int keys
-        if outside := [index for index in by_index if not 0 <= index < model.num_classes]:
-            raise ValueError(f"Got labels of classes {outside[:5]} for a model with classes 0 to {model.num_classes - 1}.")
-        labels = [by_index.get(index, f"class {index}") for index in range(model.num_classes)]
-    if labels is not None and len(labels) != model.num_classes:
-        raise ValueError(f"Got {len(labels)} labels for {model.num_classes} classes: give one a class, in their order.")
-    setattr(model.head, _LABELS, None if labels is None else tuple(str(label) for label in labels))
+        if outside := [index for index in by_index if not 0 <= index < num_classes]:
+            raise ValueError(f"Got labels for classes {outside[:5]}; there are classes 0 to {num_classes - 1}.")
+        labels = [by_index.get(index, f"class {index}") for index in range(num_classes)]
+    if len(labels) != num_classes:
+        raise ValueError(f"Got {len(labels)} labels for {num_classes} classes: give one a class, in their order.")
+    return [str(label) for label in labels]
 
 
 def bind_checkpoint(model: TimeSformer) -> None:

@@ -5,7 +5,7 @@
     for batch in make_loader(dataset, steps, workers=4):
         ...
 
-Each random choice about a clip follows from (seed, epoch, sample) alone, so it is the same for any number of workers and
+Each random choice about a clip follows from (seed, epoch, sample) alone: it is the same for any number of workers and
 processes, and after a restart. A video that cannot be read stops the run, or is left out and listed: as the user says.
 
 Legend: B videos, V views, C channels, T frames, H W pixels.
@@ -70,7 +70,7 @@ def seed_of(*parts: int) -> int:
 class VideoDataset(Dataset[Item]):
     """Clips of a list of videos.
 
-    An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works too and draws its seed from
+    An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed drawn from
     torch's global generator. Test views draw nothing.
 
     Args:

@@ -8,6 +8,7 @@ arXiv 2102.05095.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from timesformer_zoo.attention import AttentionMode, Block, Grid
+from timesformer_zoo.attention import AttentionMode, Block, Grid, eager_inference
 from timesformer_zoo.resample import resample_pos_embed, resample_time_embed
 
 __all__ = ["TimeSformer"]
@@ -119,6 +120,7 @@ class TimeSformer(nn.Module):
             drop_path_rate=drop_path_rate,
         )
         self.grad_checkpointing = False
+        self._resampled: tuple[Any, torch.Tensor, torch.Tensor] | None = None  # see _pos_embed_for
         self._set_pool(global_pool)
 
         target = torch.get_default_device() if device is None else torch.device(device)
@@ -160,9 +162,7 @@ class TimeSformer(nn.Module):
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Linear(embed_dim, num_classes, **dd) if num_classes else nn.Identity()
         reduction = self.patch_embed.feat_ratio()
-        self.feature_info = [
-            dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=reduction) for i in range(depth)
-        ]
+        self.feature_info = [dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=reduction) for i in range(depth)]
         if weight_init == "skip":
             self.to_empty(device=target)
             init_linear(self.head)
@@ -178,6 +178,8 @@ class TimeSformer(nn.Module):
             nn.init.zeros_(self.time_embed)
         for module in self.modules():
             init_linear(module)
+            if isinstance(module, (nn.LayerNorm, nn.Conv2d)):  # for a model that was on the meta device
+                module.reset_parameters()
         for block in self.blocks:
             assert isinstance(block, Block)  # for the type checker
             for step in block.attention_steps():
@@ -203,7 +205,8 @@ class TimeSformer(nn.Module):
 
     def _patch_grid(self, height: int, width: int) -> tuple[int, int]:
         """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
-        return self.patch_embed.dynamic_feat_size((height, width))
+        h, w = self.patch_embed.dynamic_feat_size((height, width))
+        return h, w
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -268,6 +271,22 @@ class TimeSformer(nn.Module):
             None if self.dynamic_img_pad else self.patch_size,
         )  # fmt: skip
 
+    def _pos_embed_for(self, grid: tuple[int, int]) -> torch.Tensor:
+        """(1, 1 + h·w, D) for a patch grid (h, w). Eager inference keeps the last that was resampled.
+
+        What it was made from is compared by value: version counters miss what is written through `.data`.
+        """
+        pos, native = self.pos_embed, self.grid_size[1:]
+        if grid == native or not eager_inference(pos):
+            return resample_pos_embed(pos, native, grid)
+        if self._resampled is not None:
+            key, source, result = self._resampled
+            if key == (native, grid, pos.dtype) and source.shape == pos.shape and torch.equal(source, pos):
+                return result
+        result = resample_pos_embed(pos, native, grid)
+        self._resampled = ((native, grid, pos.dtype), pos.detach().clone(), result)
+        return result
+
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
         """Tokens of a clip batch, and the grid that they lie on.
 
@@ -282,12 +301,12 @@ class TimeSformer(nn.Module):
         batch, _, frames, height, width = x.shape
         h, w = self._patch_grid(height, width)
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
-        pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], (h, w)).to(x.dtype)
+        pos = self._pos_embed_for((h, w))
         x = x + pos[:, 1:]
         if self.time_embed is not None:
-            time = resample_time_embed(self.time_embed, frames, self.time_interpolation).to(x.dtype)
+            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
             x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
-        cls = (self.cls_token + pos[:, :1]).to(x.dtype).expand(x.shape[0], -1, -1)
+        cls = (self.cls_token + pos[:, :1]).expand(x.shape[0], -1, -1)
         x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
         return x, (1 if self.attention.per_frame else frames, h, w)
 
@@ -321,16 +340,24 @@ class TimeSformer(nn.Module):
         Args:
             x: (B, 1 + T·h·w, D) from `forward_features`.
             pre_logits: stop before the classifier.
-            num_frames: T of x, if it is not the model's; only global_pool="frame" needs it.
+            num_frames: T of x; only global_pool="frame" needs it, and only at another size than the model's.
 
         Returns:
             Logits (B, num_classes), or the pooled feature (B, D); with global_pool="frame" one a frame, (B, T, …).
+
+        Raises:
+            ValueError: T is needed, and x has not as many tokens as a clip of the model's own size.
         """
         if self.global_pool == "token":
             x = x[:, 0]
         elif self.global_pool == "avg":
             x = x[:, 1:].mean(1)
         else:
+            if num_frames is None and x.shape[1] != 1 + math.prod(self.grid_size):
+                raise ValueError(
+                    f"{x.shape[1]} tokens are not a clip of the model's size, 1 + {math.prod(self.grid_size)}: pass "
+                    "num_frames, so that they can be pooled frame by frame."
+                )
             x = x[:, 1:].unflatten(1, (num_frames or self.num_frames, -1)).mean(2)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
@@ -447,8 +474,11 @@ class TimeSformer(nn.Module):
         return {"pos_embed", "cls_token", "time_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers for timm's layer decay: the embeddings, then one a block (its steps and MLP together), then the rest."""
-        return dict(stem=r"^cls_token|pos_embed|time_embed|patch_embed|norm_pre", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
+        """Layers for timm's layer decay: the embeddings, then each block (its steps and MLP together), then the rest."""
+        return dict(
+            stem=r"^cls_token|pos_embed|time_embed|patch_embed|norm_pre",
+            blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        )
 
     def fuse(self) -> TimeSformer:
         """Fold each step's `fc` into its projection, for inference: the same function, about 6 % fewer operations.

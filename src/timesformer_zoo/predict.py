@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 
 import torch
 
-from timesformer_zoo.classes import model_labels
+from timesformer_zoo.classes import Labels, label_names, model_labels
 from timesformer_zoo.clip import ClipSpec, clip_spec, crop_views, frame_indices
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.loading import load_model
@@ -59,7 +59,7 @@ def predict(
     clips: int | None = ...,
     crops: int | None = ...,
     *,
-    labels: Sequence[str] | None = ...,
+    labels: Labels | None = ...,
     batch_size: int | None = ...,
 ) -> Prediction: ...
 
@@ -72,7 +72,7 @@ def predict(
     clips: int | None = ...,
     crops: int | None = ...,
     *,
-    labels: Sequence[str] | None = ...,
+    labels: Labels | None = ...,
     batch_size: int | None = ...,
     errors: list[VideoReadError] | None = ...,
 ) -> list[Prediction]: ...
@@ -85,7 +85,7 @@ def predict(
     clips: int | None = None,
     crops: int | None = None,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     batch_size: int | None = None,
     errors: list[VideoReadError] | None = None,
 ) -> Prediction | list[Prediction]:
@@ -136,7 +136,7 @@ def predict_windows(
     *,
     window: float | None = None,
     step: float | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Prediction]:
     """Classify a long video piece by piece; each prediction comes, with its start and end, as soon as it is there.
@@ -257,10 +257,8 @@ def _checked(model: TimeSformer | str, topk: int) -> TimeSformer:
     return model
 
 
-def _names(model: TimeSformer, labels: Sequence[str] | None) -> Sequence[str]:
-    if labels is not None and len(labels) != model.num_classes:
-        raise ValueError(f"got {len(labels)} labels for {model.num_classes} classes")
-    return model_labels(model) if labels is None else labels
+def _names(model: TimeSformer, labels: Labels | None) -> list[str]:
+    return model_labels(model) if labels is None else label_names(labels, model.num_classes)
 
 
 def _top(probabilities: torch.Tensor, names: Sequence[str], topk: int) -> tuple[Score, ...]:

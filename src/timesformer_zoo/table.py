@@ -50,18 +50,18 @@ class Variant:
     num_frames: int
     img_size: int
     stride: int  # of dense sampling, at 30 frames a second
-    jitter: tuple[int, int]  # short side in training, px
+    jitter: tuple[int, int] | None  # short side in training, px; None: ClipSpec's own, (256, 320) for 224 px
     owner: str  # of the Hub repositories
     hub_name: str
 
     def clip(self, **changes: Any) -> dict[str, Any]:
-        return {"stride": self.stride, "jitter": list(self.jitter), **changes}
+        return {"stride": self.stride, **({"jitter": list(self.jitter)} if self.jitter else {}), **changes}
 
 
 VARIANTS = {
-    "base": Variant(8, 224, 32, (256, 320), "facebook", "base"),
+    "base": Variant(8, 224, 32, None, "facebook", "base"),
     "hr": Variant(16, 448, 16, (448, 512), "facebook", "hr"),
-    "l": Variant(96, 224, 4, (256, 320), "fcakyon", "large"),  # the authors' L is "long"; its repositories say "large"
+    "l": Variant(96, 224, 4, None, "fcakyon", "large"),  # the authors' L is "long"; its repositories say "large"
 }
 
 # (variant, data set): top-1, top-5 of the released weights, and the number of frames where it is not the variant's
@@ -165,7 +165,7 @@ def _tiny(weights: str | None = None, labels: str | None = None) -> Checkpoint:
         num_frames=8,
         img_size=64,
         # A crop beside the centre sees zoom and roll as a pan too, and a flip turns left into right.
-        clip={"stride": 4, "crops": 1, "flip": False, "jitter": [64, 80], "labels": labels},
+        clip={"stride": 4, "crops": 1, "flip": False, "labels": labels},
     )
 
 

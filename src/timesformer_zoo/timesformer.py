@@ -15,7 +15,7 @@ from timm.models._features import FeatureGetterNet
 
 from timesformer_zoo.checkpoints import checkpoint_filter_fn, convert_on_load
 from timesformer_zoo.hub_errors import explain_hub_errors
-from timesformer_zoo.model import TimeSformer
+from timesformer_zoo.model import TimeSformer, to_pair
 from timesformer_zoo.reading import refusing_pickles
 from timesformer_zoo.table import CHECKPOINTS, Checkpoint, timm_config
 
@@ -54,7 +54,10 @@ def _create_timesformer(
     config = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay).to_dict()
     checkpoint = CHECKPOINTS.get(f"{variant}.{config.get('tag')}")
     if checkpoint is not None:
-        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=dict(checkpoint.clip))
+        clip = dict(checkpoint.clip)
+        if to_pair(kwargs.get("img_size", checkpoint.img_size)) != to_pair(checkpoint.img_size):
+            clip.pop("jitter", None)  # in pixels of the checkpoint's own size
+        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip)
         bgr = checkpoint.bgr if bgr is None else bgr
     kwargs = dict(model_args, **kwargs)
     if pretrained:
