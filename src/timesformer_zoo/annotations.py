@@ -10,10 +10,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from timesformer_zoo.classes import label_set
 from timesformer_zoo.errors import TimesformerZooError
 
 __all__ = [
@@ -89,18 +89,14 @@ def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
             line, or JSON, a list of names or `{name: index}`.
 
     Raises:
-        AnnotationError: no such label set or file, indices that are not 0, 1, 2, ..., or a name twice.
+        ValueError: no such label set.
+        AnnotationError: no such file, indices that are not 0, 1, 2, ..., or a name twice.
     """
     if not isinstance(source, (str, os.PathLike)):
         return _unique(tuple(source), "the class names")
     path = Path(source)
     if not path.suffix:
-        packaged = files("timesformer_zoo") / "labels"
-        names = sorted(entry.name.removesuffix(".txt") for entry in packaged.iterdir())
-        if str(source) not in names:
-            have = ", ".join(names)
-            raise AnnotationError(f"No label set {str(source)!r}. Give a .txt or .json file, or one of {have}.")
-        return _unique(tuple((packaged / f"{source}.txt").read_text("utf-8").splitlines()), str(source))
+        return _unique(tuple(label_set(str(source))), str(source))
     text = _read_text(path)
     if path.suffix != ".json":
         return _unique(tuple(line.strip() for line in text.splitlines() if line.strip()), str(path))

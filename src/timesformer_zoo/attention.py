@@ -128,7 +128,7 @@ def eager_inference(x: torch.Tensor) -> bool:
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 
@@ -164,7 +164,7 @@ class AttentionStep(nn.Module):
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
         self.proj_drop = nn.Dropout(proj_drop)
         self.drop_path = DropPath(drop_path)
-        self.fc = nn.Identity() if last else nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.fc = None if last else nn.Linear(dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
         """x + fc(drop_path(proj(attention(norm(x))))), the authors' order.
@@ -227,7 +227,7 @@ class AttentionStep(nn.Module):
         y = self.proj_drop(self.proj(self._attention(y)))
         if keep is not None:  # one factor a clip, whatever the number of its groups
             y = (y.unflatten(0, (shape[0], -1)) * keep.unsqueeze(1)).flatten(0, 1)
-        y = self.fc(y).unflatten(0, (shape[0], -1))  # B G S D
+        y = (y if self.fc is None else self.fc(y)).unflatten(0, (shape[0], -1))  # B G S D
         if self.step.class_token:
             return y[:, :, 1:].reshape(shape), y[:, :, 0]
         return y.reshape(shape), y[:, :0, 0]
@@ -254,7 +254,7 @@ class AttentionStep(nn.Module):
         """
         if self.training:
             raise ValueError("fuse() folds layers that training must keep apart. Call model.eval() before it.")
-        if isinstance(self.fc, nn.Identity):
+        if self.fc is None:
             return self
         for layer in (self.proj, self.fc):
             if type(layer) is not nn.Linear:  # adapters wrap a layer, and hide what they add to its weight
@@ -266,7 +266,7 @@ class AttentionStep(nn.Module):
         fc_weight, fc_bias = self.fc.weight.cpu().double(), self.fc.bias.cpu().double()
         self.proj.weight.copy_(fc_weight @ weight)
         self.proj.bias.copy_(fc_weight @ bias + fc_bias)
-        self.fc = nn.Identity()
+        self.fc = None
         return self
 
 

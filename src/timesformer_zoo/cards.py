@@ -58,7 +58,8 @@ def model_card(model: TimeSformer, name: str, source: str, labels: Sequence[str]
         "Citation": f"```bibtex\n{CITATION}\n```",
     }
     text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items() if body)
-    return f"---\n{_metadata(name, source, facts).to_yaml()}\n---\n{MARKER}\n\n# {name}\n\n{_summary(model)}\n\n{text}\n"
+    head = f"---\n{_metadata(name, source, facts).to_yaml()}\n---\n{MARKER}"
+    return f"{head}\n\n# {name}\n\n{_summary(model)}\n\n{text}\n"
 
 
 def _metadata(name: str, source: str, facts: CardFacts) -> ModelCardData:
@@ -91,17 +92,17 @@ def _metadata(name: str, source: str, facts: CardFacts) -> ModelCardData:
 def _summary(model: TimeSformer) -> str:
     height, width = model.img_size
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    steps = ", then ".join(step.name for step in model.attention.steps)
     return (
-        f"A TimeSformer of {model.attention.value} attention ({', then '.join(step.name for step in model.attention.steps)})"
-        f" that classifies clips of {model.num_frames} frames of {height}×{width} pixels "
+        f"A TimeSformer of {model.attention.value} attention ({steps}) that classifies clips of "
+        f"{model.num_frames} frames of {height}×{width} pixels "
         f"into {model.num_classes} classes; {millions:.1f} M parameters."
     )
 
 
 def _usage(source: str, facts: CardFacts) -> str:
     parts = [
-        "```bash\npip install timesformer-zoo\n"
-        f"timesformer-zoo classify video.mp4 --model {source}\n```",
+        f"```bash\npip install timesformer-zoo\ntimesformer-zoo classify video.mp4 --model {source}\n```",
         f"""\
 ```python
 import timm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timesformer_zoo.table import CHECKPOINTS
 
@@ -104,7 +104,7 @@ def label_names(labels: Labels, num_classes: int) -> list[str]:
 def bind_checkpoint(model: TimeSformer) -> None:
     """Note that the weights of `model.pretrained_cfg` have been loaded: name its classes, if the head is theirs."""
     setattr(model, _LOADED, True)
-    config = model.pretrained_cfg
+    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     if model.num_classes and model.num_classes == config.get("num_classes"):
         entry = CHECKPOINTS.get(f"{config.get('architecture')}.{config.get('tag')}")
         set_labels(model, config.get("label_names") or (entry.labels if entry else None))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import timesformer_zoo
 from timesformer_zoo.errors import TimesformerZooError, VideoReadError
 
 __all__ = ["main"]
@@ -28,7 +29,15 @@ class Verb:
 
 def _in(module: str, help: str) -> Verb:
     """A verb that a module of the library implements, as `add_arguments` and `run`; imported when it is used."""
-    return Verb(help, lambda parser: import_module(module).add_arguments(parser), lambda a: import_module(module).run(a))
+
+    def add_arguments(parser: ArgumentParser) -> None:
+        import_module(module).add_arguments(parser)
+
+    def run(args: Namespace) -> int:
+        status: int = import_module(module).run(args)
+        return status
+
+    return Verb(help, add_arguments, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,21 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="verbs:\n" + "\n".join(f"  {name:10} {verb.help}" for name, verb in VERBS.items()),
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {import_module('timesformer_zoo').__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {timesformer_zoo.__version__}")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="timesformer-zoo VERB --help says more")
     verb = VERBS[parser.parse_args(argv[:1]).verb]
     parser = ArgumentParser(prog=f"timesformer-zoo {argv[0]}", description=verb.help)
     verb.add_arguments(parser)
+    args = parser.parse_intermixed_args(argv[1:])  # options may stand between files, too
     try:
-        return verb.run(parser.parse_args(argv[1:]))
-    except (TimesformerZooError, OSError) as error:
-        status = 1
-        message = error
-    except ValueError as error:
-        status = 2
-        message = error
-    print(f"timesformer-zoo {argv[0]}: {message}", file=sys.stderr)
-    return status
+        return verb.run(args)
+    except (TimesformerZooError, OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, (TimesformerZooError, OSError)) else 2
 
 
 # ---- classify ----
@@ -70,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _classify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="a video file")
     parser.add_argument(
-        "--model", metavar="NAME", default=DEFAULT_MODEL, help="a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
+        "--model",
+        metavar="NAME",
+        default=DEFAULT_MODEL,
+        help="a name that `list` shows, hf-hub:OWNER/NAME, or a folder (default: camera motion, which ships with this)",
     )
     parser.add_argument("--top-k", metavar="N", type=int, default=5, help="how many labels (default: 5)")
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
@@ -148,9 +156,9 @@ def _list(args: Namespace) -> int:
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD)
-        columns = ("name", "mode", "input", "params", "weights", "licence", "top-1", "top-5")
-        for column in columns:
-            table.add_column(column, justify="right" if column in ("params", "top-1", "top-5") else "left", no_wrap=column == "name")
+        for column in ("name", "mode", "input", "params", "weights", "licence", "top-1", "top-5"):
+            numeric = column in ("params", "top-1", "top-5")
+            table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "name")
         for row in rows:
             accuracy = ["" if row[name] is None else f"{row[name]:.1f}" for name in ("top1", "top5")]
             table.add_row(
@@ -162,9 +170,8 @@ def _list(args: Namespace) -> int:
                 row["license"],
                 *accuracy,
             )
-        console = Console()
         # Into a pipe or a file, rows stay whole: one a line, for grep.
-        Console(width=None if console.is_terminal else 250).print(table)
+        Console(width=None if sys.stdout.isatty() else 250).print(table)
     if not rows:
         print(f"timesformer-zoo list: no model's name has {args.pattern!r} in it", file=sys.stderr)
     return 0 if rows else 1

@@ -19,7 +19,7 @@ from timesformer_zoo.classes import bind_checkpoint
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.formats import detect
 from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.loading import load_model
+from timesformer_zoo.loading import check_name, load_model
 from timesformer_zoo.model import TimeSformer
 from timesformer_zoo.reading import read_checkpoint
 from timesformer_zoo.timesformer import checkpoint_of
@@ -78,7 +78,7 @@ def convert(
     return out
 
 
-def model_of_file(source: Path_, name: str | None = None) -> TimeSformer:
+def model_of_file(source: Path, name: str | None = None) -> TimeSformer:
     """The model that a file of weights is for, of the file's own sizes, with the weights loaded.
 
     Args:
@@ -97,8 +97,7 @@ def model_of_file(source: Path_, name: str | None = None) -> TimeSformer:
         )
     sizes = _sizes(form.to_native(weights))
     registered = name or f"timesformer_base_{form.mode.value}"
-    if not timm.is_model(registered.partition(".")[0]):
-        raise ValueError(f"there is no model {registered!r}; `timesformer-zoo list` shows all")
+    check_name(registered)
     with torch.device("meta"):
         width = timm.create_model(registered).embed_dim
     if sizes["embed_dim"] != width:

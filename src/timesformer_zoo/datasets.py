@@ -8,6 +8,7 @@ A video that is annotated and not there is listed as missing; it never becomes a
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -188,3 +189,21 @@ def _locate(places: tuple[Place, ...], label: int, request: Request) -> Sample |
         if path is not None:
             return Sample(path, label, place.start, place.end)
     return None
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that read a data set."""
+    about = "; ".join(f"{name}: {entry.about}" for name, entry in DATASETS.items())
+    parser.add_argument("videos", type=Path, help="folder of the videos")
+    parser.add_argument("--data", default="folder", choices=DATASETS, metavar="NAME", help=about)
+    parser.add_argument("--annotations", type=Path, help="annotation file, or the folder with the published files")
+    parser.add_argument("--labels", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument("--clips", type=int, help="test views along time (default: the model's)")
+    parser.add_argument("--crops", type=int, help="test views along the longer side (default: the model's)")
+    parser.add_argument("--workers", type=int, default=4, help="processes that decode videos")
+    parser.add_argument(
+        "--on-error",
+        default="fail",
+        choices=("fail", "skip"),
+        help="for missing and unreadable videos: stop, or leave them out and list them at the end",
+    )

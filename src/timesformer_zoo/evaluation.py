@@ -5,6 +5,7 @@ Legend: B videos, V views, C channels, T frames, H W pixels, K classes.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -16,14 +17,16 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from timesformer_zoo.classes import known_labels
 from timesformer_zoo.clip import clip_spec
-from timesformer_zoo.datasets import VideoList
+from timesformer_zoo.datasets import DATASETS, VideoList, add_data_arguments, read_videos
 from timesformer_zoo.loader import OnError, VideoDataset, Where, make_loader, shares, with_views
+from timesformer_zoo.loading import load_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["PROTOCOLS", "Evaluation", "Protocol", "evaluate", "mean_of", "plot_confusion", "score"]
+__all__ = ["PROTOCOLS", "Evaluation", "Protocol", "evaluate", "mean_of", "plot_confusion"]
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,11 @@ def evaluate(
         for batch in track(loader, "evaluating", disable=not progress or rank > 0):
             skipped.update(batch.skipped)
             flat = batch.clips.flatten(0, 1)
-            # FSDP needs every process to call the model equally often, even for nothing.
-            parts = flat.split(batch_size) if len(flat) else [flat.new_zeros(1, *flat.shape[1:])]
+            # FSDP needs every process to call the model equally often, even for what could not be read.
+            flat = torch.cat([flat, flat.new_zeros(len(batch.skipped) * views, *flat.shape[1:])])
+            parts = torch.split(flat, batch_size)
             logits = torch.cat([model(part.to(weight.device, weight.dtype)).float().cpu() for part in parts])
-            for sample, rows in zip(batch.indices.tolist(), logits.split(views), strict=False):
+            for sample, rows in zip(batch.indices.tolist(), torch.split(logits, views), strict=False):
                 guesses[sample] = fuse(rows, spec.fuse).topk(min(5, rows.shape[-1])).indices.tolist()
     model.train(was_training)
     if accelerator is not None:
@@ -169,7 +173,7 @@ def evaluate(
             guesses.update(theirs)
             skipped.update(reasons)
     labels = {i: videos.samples[i].label for i in guesses}
-    return score(guesses, labels, videos, protocol, spec.clips, spec.crops, skipped)
+    return _count(guesses, labels, videos, protocol, spec.clips, spec.crops, skipped)
 
 
 def fuse(logits: torch.Tensor, how: str) -> torch.Tensor:
@@ -177,7 +181,7 @@ def fuse(logits: torch.Tensor, how: str) -> torch.Tensor:
     return logits.sum(0) if how == "logits" else logits.softmax(-1).mean(0)
 
 
-def score(
+def _count(
     guesses: dict[int, list[int]],
     labels: dict[int, int],
     videos: VideoList,
@@ -262,3 +266,65 @@ def plot_confusion(result: Evaluation, path: str | os.PathLike[str]) -> None:
                 axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(picture, ax=axes, shrink=0.7)
     figure.savefig(path, dpi=120)
+
+
+# ---- the verb `evaluate` ----
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `timesformer-zoo evaluate`."""
+    parser.add_argument("model", help="a name that `list` shows, hf-hub:OWNER/NAME, or a folder; {fold} is filled in")
+    add_data_arguments(parser)
+    parser.add_argument("--split", default="auto", help="default: the first one that is not for training")
+    parser.add_argument("--fold", nargs="+", default=[None], help="several give each one's scores and their mean")
+    parser.add_argument("--protocol", default="model", choices=PROTOCOLS)
+    parser.add_argument("--batch-size", type=int, default=8, help="views that run at once in each process")
+    parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
+    parser.add_argument("--out", type=Path, help="folder for results.json and confusion.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Of `timesformer-zoo evaluate`: the scores of each fold, printed and, with `args.out`, written.
+
+    It may run under `accelerate launch`. accelerate is needed for several processes and for --amp only.
+    """
+    accelerator = None
+    try:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(mixed_precision=args.amp)
+    except ModuleNotFoundError:
+        if args.amp not in (None, "no"):
+            raise
+    say = print if accelerator is None else accelerator.print
+    split = next(s for s in DATASETS[args.data].splits if s != "train") if args.split == "auto" else args.split
+    results = []
+    for fold in args.fold:
+        device = accelerator.device if accelerator is not None else None
+        model = load_model(args.model.format(fold=fold), device=device)
+        names = known_labels(model)
+        videos = read_videos(
+            args.data, args.videos, split, fold=fold, annotations=args.annotations, labels=args.labels or names
+        )
+        say(videos.report())
+        result = evaluate(
+            model if accelerator is None else accelerator.prepare_model(model, evaluation_mode=True),
+            videos,
+            protocol=args.protocol,
+            clips=args.clips,
+            crops=args.crops,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            accelerator=accelerator,
+            on_error=args.on_error,
+        )
+        say(result.summary())
+        results.append(replace(result, fold=videos.fold))
+        if args.out and (accelerator is None or accelerator.is_main_process):
+            result.save(args.out if len(args.fold) == 1 else args.out / f"fold-{videos.fold}")
+    if len(results) > 1:
+        mean = mean_of(results)
+        say(f"mean over folds {', '.join(map(str, mean.folds))}: top-1 {mean.top1:.2%}")
+        if args.out and (accelerator is None or accelerator.is_main_process):
+            (args.out / "results.json").write_text(json.dumps(mean._asdict(), indent=1) + "\n")
+    return 0

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
-from torchvision.io import decode_image
+from PIL import Image
 
 from timesformer_zoo.annotations import IMAGE_SUFFIXES
 from timesformer_zoo.errors import VideoReadError
@@ -64,11 +65,11 @@ class FrameFolder:
         for index in sorted(set(indices)):
             path = os.path.join(self.path, self._names[index])
             try:
-                image = decode_image(path, mode="RGB")
-            except RuntimeError as error:
-                reason = str(error).partition("\n")[0]
-                raise VideoReadError(f"{path}: cannot be decoded ({reason}); extract the frames again") from error
-            yield image.permute(1, 2, 0)
+                with Image.open(path) as image:
+                    pixels = np.array(image.convert("RGB"))
+            except OSError as error:
+                raise VideoReadError(f"{path}: cannot be decoded ({error}); extract the frames again") from error
+            yield torch.from_numpy(pixels)
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """`(T, H, W, C) uint8` RGB of any indices, in the order given."""

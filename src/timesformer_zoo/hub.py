@@ -266,7 +266,7 @@ def _preprocessor(model: TimeSformer) -> dict[str, Any]:
 
 
 def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    # transformers wants to be told that the tensors are torch's. Replaced at once: a killed process leaves the old file.
+    # transformers asks for the format. The file is replaced at once: a killed process leaves the old one.
     partial = path.with_name(f".{path.name}.part")
     save_file({key: value.contiguous() for key, value in weights.items()}, partial, metadata={"format": "pt"})
     os.replace(partial, path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from timesformer_zoo.errors import CheckpointError, DownloadError, TimesformerZooError
+from timesformer_zoo.errors import CheckpointError, DownloadError
 
 __all__ = ["explain_hub_errors"]
 
@@ -43,11 +44,11 @@ def explain_hub_errors(config: Mapping[str, Any], cache_dir: str | Path | None =
     before = _cached_file(config, cache_dir)
     try:
         yield
-    except TimesformerZooError:
+    except DownloadError:
         raise
-    except (*transport, *network) as error:
+    except (*transport, *network) as error:  # type: ignore[misc]
         raise DownloadError(_describe(config, error, cache_dir)) from error
-    except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         # Was it the file? Our own reader says what is wrong with one; if it finds nothing, the error was another.
         cached = _cached_file(config, cache_dir)
         if cached is not None:

@@ -70,8 +70,8 @@ def seed_of(*parts: int) -> int:
 class VideoDataset(Dataset[Item]):
     """Clips of a list of videos.
 
-    An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed drawn from
-    torch's global generator. Test views draw nothing.
+    An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed
+    drawn from torch's global generator. Test views draw nothing.
 
     Args:
         videos: what to read.

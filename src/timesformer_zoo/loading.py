@@ -19,7 +19,7 @@ from timesformer_zoo.model import TimeSformer, to_pair
 from timesformer_zoo.table import CHECKPOINTS
 from timesformer_zoo.transformers_format import from_transformers_config
 
-__all__ = ["load_from_transformers", "load_model"]
+__all__ = ["check_name", "load_from_transformers", "load_model"]
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +54,12 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
         else:
             model = load_from_transformers(place)
     else:
-        model = timm.create_model(_registered(name), pretrained=True)
+        check_name(name)
+        if not timm.get_pretrained_cfg(name).has_weights:
+            raise CheckpointError(
+                f"There are no weights for {name}; `timesformer-zoo list` shows which models have some."
+            )
+        model = timm.create_model(name, pretrained=True)
     if not isinstance(model, TimeSformer):
         raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
     return model.eval() if device is None else model.eval().to(device)
@@ -108,27 +113,23 @@ def _create(name: str, arguments: Mapping[str, Any]) -> TimeSformer:
     return model.eval()
 
 
-def _registered(name: str) -> str:
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest names, unless a model of this name, with or without tag, is one of this package's."""
     if name.partition(":")[1] or "/" in name:
         raise ValueError(f"{name} is no folder, and no name of a model; a repository of the Hub is hf-hub:OWNER/NAME")
     known = {name.partition(".")[0] for name in CHECKPOINTS} | set(CHECKPOINTS)
-    # Another package may have registered a TimeSformer, too.
-    if name not in known and not (timm.is_model(name) and "." not in name):
+    if name not in known:
         nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         raise ValueError(
             f"There is no model {name!r}. {'Did you mean ' + ', '.join(nearest) + '? ' if nearest else ''}"
             "`timesformer-zoo list` shows all."
         )
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
-        raise CheckpointError(f"There are no weights for {name}; `timesformer-zoo list` shows which models have some.")
-    return name
 
 
 def _read_json(source: str, name: str) -> dict[str, Any]:
     path = _find(source, name)
     if path is None:
-        raise CheckpointError(f"{source}: there is no {name}; a model is a folder with config.json and model.safetensors")
+        raise CheckpointError(f"{source} has no {name}; a model has config.json and model.safetensors")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -135,7 +135,7 @@ class TimeSformer(nn.Module):
             dynamic_img_pad=dynamic_img_pad,
             **dd,
         )
-        h, w = self._patch_grid(*to_pair(img_size))
+        h, w = self.patch_grid(*to_pair(img_size))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim, **dd))
         self.time_embed: nn.Parameter | None = None
@@ -201,9 +201,9 @@ class TimeSformer(nn.Module):
     @property
     def grid_size(self) -> Grid:
         """(T, h, w) that the embeddings are made for."""
-        return (self.num_frames, *self._patch_grid(*self.img_size))
+        return (self.num_frames, *self.patch_grid(*self.img_size))
 
-    def _patch_grid(self, height: int, width: int) -> tuple[int, int]:
+    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
         """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
         h, w = self.patch_embed.dynamic_feat_size((height, width))
         return h, w
@@ -248,7 +248,7 @@ class TimeSformer(nn.Module):
         check_sizes(self.embed_dim, self.num_heads, frames, size, None if self.dynamic_img_pad else patch)
         old = self.grid_size[1:]
         self.patch_embed.set_input_size(size, patch)
-        pos = resample_pos_embed(self.pos_embed, old, self._patch_grid(*size))
+        pos = resample_pos_embed(self.pos_embed, old, self.patch_grid(*size))
         self.pos_embed = nn.Parameter(pos.clone(), requires_grad=self.pos_embed.requires_grad)
         if self.time_embed is not None:
             time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
@@ -299,7 +299,7 @@ class TimeSformer(nn.Module):
         """
         self._check_input(x)
         batch, _, frames, height, width = x.shape
-        h, w = self._patch_grid(height, width)
+        h, w = self.patch_grid(height, width)
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
         pos = self._pos_embed_for((h, w))
         x = x + pos[:, 1:]
@@ -323,7 +323,7 @@ class TimeSformer(nn.Module):
         return self.norm(x)
 
     def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing:
             return checkpoint(block, x, grid)
         return block(x, grid)
 
@@ -474,7 +474,7 @@ class TimeSformer(nn.Module):
         return {"pos_embed", "cls_token", "time_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers for timm's layer decay: the embeddings, then each block (its steps and MLP together), then the rest."""
+        """Layers for timm's layer decay: embeddings, then each block (its steps and MLP together), then the rest."""
         return dict(
             stem=r"^cls_token|pos_embed|time_embed|patch_embed|norm_pre",
             blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],

@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
     label: str
     probability: float  # 0 to 1
-    index: int
+    class_index: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Prediction:
 
 
 @overload
-def predict(
+def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too; the first overload wins
     model: TimeSformer | str,
     path_or_paths: PathLike,
     topk: int = ...,
@@ -113,19 +113,20 @@ def predict(
     """
     model = _checked(model, topk)
     names = _names(model, labels)
-    one = isinstance(path_or_paths, (str, os.PathLike))
+    if isinstance(path_or_paths, (str, os.PathLike)):
+        return predict(model, [path_or_paths], topk, clips, crops, labels=names, batch_size=batch_size)[0]
     predictions = []
-    for path in [path_or_paths] if one else path_or_paths:  # type: ignore[union-attr, list-item]
+    for path in path_or_paths:
         try:
             views = load_views(path, model, clips, crops)
         except VideoReadError as error:
-            if errors is None or one:
+            if errors is None:
                 raise
             errors.append(error)
             continue
         probabilities = fuse_views(_logits(model, views, batch_size), clip_spec(model).fuse)
         predictions.append(Prediction(os.fsdecode(path), _top(probabilities, names, topk)))
-    return predictions[0] if one else predictions
+    return predictions
 
 
 def predict_windows(
@@ -179,7 +180,7 @@ def _windows(
 ) -> Iterator[Prediction]:
     fps = video.fps or spec.fps
     if not fps:
-        raise VideoReadError(f"{video.path}: it has no frame rate, so windows of it have no time; re-encode it with one")
+        raise VideoReadError(f"{video.path}: it has no frame rate, so its windows have no time; re-encode it with one")
     seconds = window or spec.stride * spec.num_frames / (spec.fps or fps)
     if window is not None:
         spec = replace(spec, sampling="uniform")
@@ -199,7 +200,7 @@ def _windows(
             distinct = sorted(set(indices))  # a short window repeats frames
             views.append(crop_views(video.stream(distinct), spec)[:, :, [distinct.index(i) for i in indices]])
         logits = _logits(model, torch.cat(views), batch_size)
-        for start, rows in zip(batch, logits.split(spec.crops), strict=True):
+        for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
             top = _top(fuse_views(rows, spec.fuse), names, topk)
             yield Prediction(video.path, top, start / fps, (start + length) / fps)
 
@@ -220,7 +221,7 @@ def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> 
     with _inference(model):
         parts = [
             model(part.to(device=weight.device, dtype=weight.dtype)).float().cpu()
-            for part in views.split(batch_size or _batch_size(model))
+            for part in torch.split(views, batch_size or _batch_size(model))
         ]
     return torch.cat(parts)
 

@@ -1,4 +1,4 @@
-"""Training recipes as data: the paper's, and one for small data sets; and the optimizer, learning rate and mixing they mean.
+"""Training recipes as data, the paper's and one for small data sets, and the optimizer and learning rate they mean.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv 2102.05095, section 4.

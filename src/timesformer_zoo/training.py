@@ -1,4 +1,4 @@
-"""Fine-tuning: videos and a recipe in, a trained model out, over any number of processes, through any number of restarts.
+"""Fine-tuning: videos and a recipe in, a trained model out, over any number of processes and through any restarts.
 
 Hugging Face accelerate moves and wraps things, so one process, several GPUs, several machines and FSDP are a matter of
 how the script is launched. A step depends on the recipe's seed and the step's number alone, and a checkpoint is there
@@ -9,17 +9,18 @@ Legend: B videos, V clips of each, C channels, T frames, H W pixels.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 import math
 import os
-import re
-import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 from rich.progress import Progress
 from timm.utils import ModelEmaV3
@@ -27,11 +28,14 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from timesformer_zoo.datasets import VideoList
+from timesformer_zoo.classes import set_labels
+from timesformer_zoo.datasets import DATASETS, VideoList, add_data_arguments, read_videos
 from timesformer_zoo.evaluation import evaluate
+from timesformer_zoo.hub import save_pretrained
 from timesformer_zoo.loader import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.model import TimeSformer
-from timesformer_zoo.recipes import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.recipes import RECIPES, Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.resuming import RunState, checkpoints_in, save_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -48,30 +52,6 @@ class Finetuned:
     model: TimeSformer  # the trained weights, or their average if the recipe says so; on the CPU, or where that is
     history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
     skipped: dict[str, str]  # path -> why it could not be read
-
-
-@dataclass
-class RunState:
-    """What a checkpoint holds besides weights and optimizer."""
-
-    identity: dict[str, Any]  # what must be the same to go on: recipe and data
-    step: int = 0  # optimizer steps done
-    loss: float = 0.0  # sums over the epoch so far
-    seen: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, now in self.identity.items():
-            if (then := state["identity"].get(name)) != now:
-                raise ValueError(
-                    f"The checkpoint was made with {name} = {then}, now it is {now}. Use the same to go on, or another "
-                    "folder to start anew."
-                )
-        vars(self).update(state)
 
 
 def finetune(
@@ -122,7 +102,9 @@ def finetune(
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
             end_of_epoch = run.state.step % run.steps_per_epoch == 0
             if end_of_epoch:
-                run.end_epoch(val, workers)
+                entry = run.end_epoch(val, workers)
+                if not bar.disable:
+                    bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
             if end_of_epoch or (save_every and run.state.step % save_every == 0):
                 run.save()
     return Finetuned(run.result(), run.state.history, run.state.skipped)
@@ -164,7 +146,7 @@ class _Run:
             self.average = ModelEmaV3(model.to(accelerator.device), decay=recipe.ema, use_warmup=True)
         self.final: TimeSformer = copy.deepcopy(model) if self.average is None else self.average.module
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
-        data = f"{videos.name} {videos.split} {videos.fold}, {len(videos.samples)} videos, {len(videos.classes)} classes"
+        data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
         self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
         accelerator.register_for_checkpointing(self.state)
         if self.average is not None:
@@ -191,8 +173,9 @@ class _Run:
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # drop path, mixing
         set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
-        count = torch.tensor(sum(part.clips.shape[0] * part.clips.shape[1] for part in parts), device=accelerator.device)
-        clips_seen = int(accelerator.reduce(count, "sum"))  # fewer than asked for where some were skipped
+        count = sum(len(part.labels) for part in parts) * recipe.repeats
+        # Over all processes; fewer than asked for where videos were skipped.
+        clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
         self.model.train()
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
@@ -225,12 +208,13 @@ class _Run:
         clips = batch.clips.to(device, non_blocking=True).flatten(0, 1)
         labels = batch.labels.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
         if not len(labels):  # the other processes wait for this one's part in the gradient
-            return 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
+            nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
+            return nothing
         clips, targets = self.mix(clips, labels)
-        logits = self.model(clips).float()
+        logits: torch.Tensor = self.model(clips).float()
         return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
 
-    def end_epoch(self, val: VideoList | None, workers: int) -> None:
+    def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
         state, recipe = self.state, self.recipe
         epoch = state.step // self.steps_per_epoch
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
@@ -238,41 +222,30 @@ class _Run:
         if val is not None:
             model: nn.Module = self.model if self.average is None else self.final
             score = evaluate(
-                model, val, workers=workers, accelerator=self.accelerator, on_error=self.dataset.on_error, progress=False
+                model,
+                val,
+                workers=workers,
+                accelerator=self.accelerator,
+                on_error=self.dataset.on_error,
+                progress=False,
             )
             entry.update(top1=score.top1, top5=score.top5)
             state.skipped.update(score.skipped)
             self.accelerator.log({"top1": score.top1}, step=state.step)
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
+        return entry
 
-    def save(self, keep: int = 2) -> None:
-        """Write a checkpoint beside the others, then give it its name: what has the name is whole."""
+    def save(self) -> None:
         from accelerate.utils import gather_object
 
-        accelerator = self.accelerator
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
-        final = self.folder / f"step-{self.state.step:08d}"
-        partial = self.folder / f"partial-{self.state.step:08d}"
-        if accelerator.is_main_process:
-            for stale in self.folder.glob("partial-*"):
-                shutil.rmtree(stale)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            for path in partial.rglob("*"):
-                _flush(path)
-            os.replace(partial, final)
-            for old in _checkpoints(self.folder)[:-keep]:
-                shutil.rmtree(old)
-        accelerator.wait_for_everyone()
+        save_checkpoint(self.accelerator, self.folder, self.state.step)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
-        if saved := _checkpoints(self.folder):
+        if saved := checkpoints_in(self.folder):
             self.accelerator.load_state(str(saved[-1]))
 
     def result(self) -> TimeSformer:
@@ -281,13 +254,116 @@ class _Run:
         return self.final.eval()
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+# ---- the verb `finetune` ----
 
 
-def _flush(path: Path) -> None:
-    """To the disk, so that not even a power failure leaves a named checkpoint without its content."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `timesformer-zoo finetune`."""
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and checkpoints")
+    parser.add_argument("--fold", help="which way to split the data, where there are several")
+    parser.add_argument("--val", default="auto", help="split to evaluate on after each epoch, or none")
+    parser.add_argument(
+        "--model",
+        default="timesformer_base_divided.k400",
+        help="to start from: a name that `list` shows, hf-hub:OWNER/NAME, or a folder",
+    )
+    parser.add_argument("--scratch", action="store_true", help="do not load weights")
+    parser.add_argument("--num-frames", type=int, help="frames of a clip (default: the model's)")
+    parser.add_argument("--img-size", type=int, help="pixels of a frame's side (default: the model's)")
+    parser.add_argument(
+        "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
+    )
+    parser.add_argument("--recipe", default="small-data", choices=RECIPES)
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
+    )
+    parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
+    parser.add_argument("--save-every", type=int, help="optimizer steps between checkpoints; one after each epoch")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
+    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Of `timesformer-zoo finetune`: leaves model/, results.json, history.json and checkpoints/ in `args.out`.
+
+    It may run under `accelerate launch`. Run again after an interruption, it goes on from the last checkpoint.
+    """
+    from accelerate import Accelerator
+
+    recipe = RECIPES[args.recipe].with_settings(args.set)
+    accelerator = Accelerator(
+        mixed_precision=args.amp,
+        log_with="tensorboard" if args.tensorboard else None,
+        project_dir=args.out,
+    )
+    accelerator.init_trackers("tensorboard")
+    source = dict(fold=args.fold, annotations=args.annotations)
+    train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
+    accelerator.print(train.report())
+    val = None
+    if args.val != "none":
+        split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
+        val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
+        accelerator.print(val.report())
+    with accelerator.local_main_process_first():
+        model = _create(args, recipe, train)
+    done = finetune(
+        model,
+        train,
+        recipe,
+        args.out,
+        val=val,
+        accelerator=accelerator,
+        workers=args.workers,
+        save_every=args.save_every,
+        on_error=args.on_error,
+    )
+    metrics = None
+    if val is not None:
+        model = done.model.to(accelerator.device)
+        result = evaluate(
+            model,
+            val,
+            clips=args.clips,
+            crops=args.crops,
+            workers=args.workers,
+            accelerator=accelerator,
+            on_error=args.on_error,
+        )
+        accelerator.print(result.summary())
+        metrics = {"accuracy": result.top1}
+        if accelerator.is_main_process:
+            result.save(args.out)
+    if accelerator.is_main_process:
+        data = f"{train.name}: {len(train.samples)} videos in {len(train.classes)} classes"
+        save_pretrained(done.model, args.out / "model", labels=train.classes, metrics=metrics, training_data=data)
+        (args.out / "history.json").write_text(json.dumps(done.history, indent=1) + "\n")
+    for path, reason in done.skipped.items():
+        accelerator.print(f"skipped: {path}: {reason}")
+    accelerator.print(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+    accelerator.end_training()
+    return 0
+
+
+def _create(args: argparse.Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
+    sizes = {"num_frames": args.num_frames, "img_size": args.img_size}  # timm drops what is None
+    model: TimeSformer = timm.create_model(
+        f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model,
+        pretrained=not args.scratch,
+        num_classes=len(videos.classes),
+        drop_path_rate=recipe.drop_path,
+        **sizes,
+    )
+    fields: dict[str, Any] = {}
+    for setting in args.clip:
+        name, _, text = setting.partition("=")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text  # "uniform" need not be quoted
+    # The labels of the weights are not those of the new head.
+    model.clip = {**{k: v for k, v in (model.clip or {}).items() if k != "labels"}, **fields}
+    model.set_grad_checkpointing(args.grad_checkpointing)
+    set_labels(model, videos.classes)
+    return model

