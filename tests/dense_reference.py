@@ -19,7 +19,7 @@ STEPS = {
 
 def group_of_patches(step, grid):
     """(N,): a number for each patch; patches of one number attend to each other."""
-    frames, rows, columns = grid
+    _, rows, columns = grid
     t, y, x = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
     number = {
         "space": t,

@@ -12,10 +12,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-import camera_motion as data  # noqa: E402
-import fetch_camera_motion_sources as fetch  # noqa: E402
-import train_camera_motion as training  # noqa: E402
-from camera_motion_textures import TEXTURES, fractal  # noqa: E402
+import camera_motion as data
+import fetch_camera_motion_sources as fetch
+import train_camera_motion as training
+from camera_motion_textures import TEXTURES, fractal
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,13 @@ def smooth() -> list[data.Source]:
 
 def test_a_batch_depends_on_seed_and_number_alone(sources: list[data.Source]) -> None:
     def batch(seed: int, step: int) -> tuple[Tensor, Tensor]:
-        return data.CameraMotion(sources, 9, 10, seed, procedural=0.5, warmup=5, fresh=4)[step][:2]
+        return data.CameraMotion(sources, 9, 10, seed, procedural=0.5, warmup=5, variety=2)[step][:2]
 
     first, labels = batch(3, 2)
     assert first.shape == (9, 3, 8, 64, 64)
     assert sorted(labels.tolist()) == list(range(9))
-    assert torch.equal(batch(3, 2)[0], first) and torch.equal(batch(3, 2)[1], labels)
+    assert torch.equal(batch(3, 2)[0], first)
+    assert torch.equal(batch(3, 2)[1], labels)
     assert not torch.equal(batch(4, 2)[0], first)
     assert not torch.equal(batch(3, 3)[0], first)
 
@@ -75,7 +76,9 @@ def test_the_camera_does_what_the_label_says(smooth: list[data.Source]) -> None:
 @pytest.mark.parametrize("column", [2, 3])
 def test_zoom_and_tilt_of_a_frame_do_not_tell_the_class(column: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    moving, static = (data.LABELS.index(name) for name in (("zoom in", "static") if column == 2 else ("roll clockwise", "static")))
+    moving, static = (
+        data.LABELS.index(name) for name in (("zoom in", "static") if column == 2 else ("roll clockwise", "static"))
+    )
 
     def spread(label: int) -> Tensor:
         values = data.poses(torch.full((6000,), label), generator)[..., column].abs().flatten()
@@ -122,7 +125,8 @@ def test_clips_with_texture_are_kept() -> None:
     generator = torch.Generator().manual_seed(2)
     for maker in TEXTURES:
         picture = maker(generator, 64)
-        assert picture.shape == (3, 64, 64) and picture.min() >= 0 and picture.max() <= 1
+        assert picture.shape == (3, 64, 64)
+        assert 0 <= picture.min() <= picture.max() <= 1
     assert data.response(fractal(generator, 64)[:, None].expand(3, 8, 64, 64)) > data.MIN_RESPONSE
 
 
@@ -150,10 +154,26 @@ def test_train_and_test_share_no_source(tmp_path: Path) -> None:
         data.load_sources(tmp_path / "nowhere", "train")
 
 
+def test_the_first_step_begins_as_a_difference_in_time() -> None:
+    """A still clip adds nothing to its tokens but the values' bias; one that changes does."""
+    model = training.build("divided", {"embed_dim": 128, "depth": 1, "num_heads": 4}, seed=0).eval()
+    step = next(model.blocks[0].attention_steps())  # type: ignore[operator]
+    frames = torch.randn(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    change = []
+    for clip in (frames[:, :, :1].expand_as(frames), frames):
+        with torch.no_grad():
+            tokens, _ = model.embed(clip)
+            values = step.qkv(step.norm(tokens[:, 1:])).view(1, 8, 16, 3, 4, 32)
+            query, key, value = values.permute(3, 0, 2, 4, 1, 5)  # each (B, N, heads, T, D / heads)
+            mixed = ((query @ key.mT / 32**0.5).softmax(-1) @ value).transpose(2, 3).flatten(3)
+            change.append(step.proj(mixed)[:, :, 2:6].square().mean())  # at the ends a frame to look at is missing
+    assert change[0] < 0.3 * change[1]
+
+
 def arguments(out: Path, *more: str) -> list[str]:
     tiny = '{"embed_dim": 32, "depth": 1, "num_heads": 2}'
-    plain = ["sources", "--out", str(out), "--model", tiny, "--steps", "4", "--batch-size", "4", "--every", "2", "--workers", "0"]
-    return [*plain, "--val-batches", "1", "--curriculum", "2", "--warmup", "2", *more]
+    plain = "--steps 4 --batch-size 4 --every 2 --workers 0 --val-batches 1 --curriculum 2 --warmup 2"
+    return ["sources", "--out", str(out), "--model", tiny, *plain.split(" "), *more]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -176,9 +196,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
                 raise KeyboardInterrupt
             yield batch
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(training, "batches", interrupted)
-        run(tmp_path / "cut")
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut")
     resumed = run(tmp_path / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert math.isfinite(float(sum(tensor.sum() for tensor in whole.values())))

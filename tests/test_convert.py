@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import DATA, equal, golden, tiny, tiny_vit
+from small_models import DATA, equal, tiny, tiny_vit
 from transformers import TimesformerForVideoClassification
 
 from timesformer_zoo.classes import known_labels, model_labels, set_labels
@@ -18,7 +18,8 @@ from timesformer_zoo.formats import from_native
 from timesformer_zoo.hub import save_pretrained
 from timesformer_zoo.loading import load_model
 
-SMALL = dict(img_size=32, depth=1)  # of base's width, which tells its number of heads
+SMALL = dict(img_size=32, depth=1)
+TINY = "timesformer_tiny_divided"
 
 
 def published(name: str, form: str, path: Path, **changes) -> torch.nn.Module:
@@ -53,8 +54,8 @@ def assert_transformers_agrees(folder: Path, model) -> TimesformerForVideoClassi
 @pytest.mark.parametrize("form", ["the authors'", "mmaction2", "transformers", "native"])
 @pytest.mark.parametrize("suffix", [".pyth", ".safetensors"])
 def test_any_format_to_a_folder_that_transformers_and_timm_load(form: str, suffix: str, tmp_path: Path) -> None:
-    model = published("timesformer_base_divided", form, tmp_path / f"in{suffix}", num_classes=6, num_frames=4)
-    folder = convert(tmp_path / f"in{suffix}", tmp_path / "out", "transformers")
+    model = published(TINY, form, tmp_path / f"in{suffix}", num_classes=6, num_frames=4)
+    folder = convert(tmp_path / f"in{suffix}", tmp_path / "out", "transformers", model=TINY)
     assert_transformers_agrees(folder, model)
     again = load_model(folder)
     assert equal(again.state_dict(), model.state_dict())
@@ -64,9 +65,7 @@ def test_any_format_to_a_folder_that_transformers_and_timm_load(form: str, suffi
 
 def test_a_name_with_a_tag_brings_labels_licence_and_the_order_of_colours(tmp_path: Path) -> None:
     model = published("timesformer_base_divided.ssv2", "the authors'", tmp_path / "SSv2.pyth")
-    folder = convert(
-        tmp_path / "SSv2.pyth", tmp_path / "out", "transformers", model="timesformer_base_divided.ssv2"
-    )
+    folder = convert(tmp_path / "SSv2.pyth", tmp_path / "out", "transformers", model="timesformer_base_divided.ssv2")
     again = load_model(folder)
     x = clip_of(model)
     with torch.no_grad():
@@ -93,49 +92,54 @@ def test_a_folder_of_ours_to_transformers_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("to", "key"), [("native", "pos_embed"), ("transformers", "timesformer.embeddings.cls_token")])
 def test_a_file_holds_the_weights_alone(to: str, key: str, tmp_path: Path) -> None:
-    model = published("timesformer_base_divided", "the authors'", tmp_path / "in.pyth")
-    out = convert(tmp_path / "in.pyth", tmp_path / "new" / "out.safetensors", to)  # type: ignore[arg-type]
+    model = published(TINY, "the authors'", tmp_path / "in.pyth")
+    place = tmp_path / "new" / "out.safetensors"
+    out = convert(tmp_path / "in.pyth", place, to, model=TINY)  # type: ignore[arg-type]
     assert key in load_file(out)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.safetensors"]
-    assert equal(model_of_file(out).state_dict(), model.state_dict())
+    assert equal(model_of_file(out, TINY).state_dict(), model.state_dict())
 
 
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
-    published("timesformer_base_divided", "the authors'", tmp_path / "in.pyth")
+    published(TINY, "the authors'", tmp_path / "in.pyth")
+    (tmp_path / "out").mkdir()  # an empty folder is no obstacle
     for out in (tmp_path / "out", tmp_path / "out.safetensors"):
-        convert(tmp_path / "in.pyth", out, "native")
-        with pytest.raises(FileExistsError, match="exists: .*--force"):
-            convert(tmp_path / "in.pyth", out, "native")
-        convert(tmp_path / "in.pyth", out, "native", force=True)
-    (tmp_path / "empty").mkdir()
-    convert(tmp_path / "in.pyth", tmp_path / "empty", "native")
+        convert(tmp_path / "in.pyth", out, "native", model=TINY)
+        with pytest.raises(FileExistsError, match="exists: choose another place, or replace it with --force"):
+            convert(tmp_path / "in.pyth", out, "native", model=TINY)
+        convert(tmp_path / "in.pyth", out, "native", model=TINY, force=True)
 
 
 def test_what_a_file_does_not_tell_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"of width \d+, timesformer_base_joint is 768 wide; .*--model"):
         model_of_file(DATA / "mmaction2_joint.pth")
-    state_dict, _, _ = golden("official_divided")
-    assert state_dict
     save_file(tiny_vit().state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(CheckpointError, match="an image ViT, with which a video model can start"):
         convert(tmp_path / "vit.safetensors", tmp_path / "out", "native")
     with pytest.raises(ValueError, match="There is no model 'vit'"):
         convert(DATA / "official_divided.pyth", tmp_path / "out", "native", model="vit")
-    published("timesformer_base_axial", "native", tmp_path / "axial.pyth")
+    published("timesformer_tiny_axial", "native", tmp_path / "axial.pyth")
     with pytest.raises(ValueError, match="transformers has no model of axial"):
-        convert(tmp_path / "axial.pyth", tmp_path / "out", "transformers")
+        convert(tmp_path / "axial.pyth", tmp_path / "out", "transformers", model="timesformer_tiny_axial")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_name_of_another_mode_is_refused(tmp_path: Path) -> None:
-    published("timesformer_base_divided", "the authors'", tmp_path / "in.pyth")
+    published(TINY, "the authors'", tmp_path / "in.pyth")
     with pytest.raises(CheckpointError, match="divided attention, the model has joint"):
-        convert(tmp_path / "in.pyth", tmp_path / "out", "native", model="timesformer_base_joint")
+        convert(tmp_path / "in.pyth", tmp_path / "out", "native", model="timesformer_tiny_joint")
+
+
+def test_a_file_of_bases_width_needs_no_name(tmp_path: Path) -> None:
+    model = published("timesformer_base_joint", "mmaction2", tmp_path / "in.pth", num_classes=6)
+    again = model_of_file(tmp_path / "in.pth")
+    assert again.model_args == model.model_args | {"clip": again.clip}
+    assert equal(again.state_dict(), model.state_dict())
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = published("timesformer_base_divided", "the authors'", tmp_path / "in.pyth", num_classes=6)
-    arguments = ["convert", str(tmp_path / "in.pyth"), str(tmp_path / "out"), "--to", "transformers"]
+    model = published(TINY, "the authors'", tmp_path / "in.pyth", num_classes=6)
+    arguments = ["convert", str(tmp_path / "in.pyth"), str(tmp_path / "out"), "--to", "transformers", "--model", TINY]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "timesformer"

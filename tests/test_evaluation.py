@@ -229,7 +229,7 @@ def test_several_processes_count_no_video_twice(bright, tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(200)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert one["count"] == 7

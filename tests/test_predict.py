@@ -81,9 +81,7 @@ def test_several_files_come_back_in_their_order(model: TimeSformer, video: Path,
     assert predict(model, []) == []
 
 
-def test_a_bad_file_is_an_error_or_left_out_as_the_caller_says(
-    model: TimeSformer, video: Path, tmp_path: Path
-) -> None:
+def test_a_bad_file_is_an_error_or_left_out_as_the_caller_says(model: TimeSformer, video: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
     with pytest.raises(VideoReadError, match=r"bad\.mp4"):

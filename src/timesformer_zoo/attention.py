@@ -128,7 +128,7 @@ def eager_inference(x: torch.Tensor) -> bool:
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
 
 
@@ -339,4 +339,5 @@ class Block(nn.Module):
             return x
         for step in self.attention_steps():
             x = step(x, grid)
-        return x + self.drop_path(self.mlp(self.norm(x)))
+        x = x + self.drop_path(self.mlp(self.norm(x)))
+        return x

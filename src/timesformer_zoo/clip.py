@@ -262,13 +262,11 @@ def _offsets(image: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
 
 def _crop_and_normalise(images: list[torch.Tensor], offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
     """T images (C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
-    mean, std = torch.tensor(spec.mean).view(3, 1, 1, 1), torch.tensor(spec.std).view(3, 1, 1, 1)
-    scale, shift = 1 / (255 * std), -mean / std  # (x / 255 - mean) / std, as one multiply and add
-    clip = torch.stack(images).transpose(0, 1)  # (C, T, h, w)
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    clip = torch.stack(images)  # (T, C, h, w)
     if spec.bgr:
-        clip = clip.flip(0)
+        clip = clip.flip(1)
+    clip.mul_(1 / (255 * std)).sub_(mean / std)  # (x / 255 - mean) / std; in place, and once for all crops
+    clip = clip.transpose(0, 1)
     height, width = spec.size
-    views = torch.empty(len(offsets), *clip.shape[:2], height, width)
-    for view, (top, left) in zip(views, offsets, strict=True):
-        torch.addcmul(shift, clip[..., top : top + height, left : left + width], scale, out=view)
-    return views
+    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])

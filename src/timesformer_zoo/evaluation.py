@@ -233,9 +233,7 @@ def mean_of(results: Sequence[Evaluation]) -> Mean:
         got = [(r.data, r.split, r.fold, r.protocol) for r in results]
         raise ValueError(f"Expected one result for each fold of one data set and protocol, got {got}.")
     top5 = [result.top5 for result in results if result.top5 is not None]
-    return Mean(
-        sum(result.top1 for result in results) / len(results), sum(top5) / len(top5) if top5 else None, folds
-    )
+    return Mean(sum(result.top1 for result in results) / len(results), sum(top5) / len(top5) if top5 else None, folds)
 
 
 def plot_confusion(result: Evaluation, path: str | os.PathLike[str]) -> None:

@@ -41,7 +41,8 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
         local                       blocks.{i}.local.{k}          (B, A, 1 + S, 1 + S) for the k-th quarter of the frame
         sparse_global               blocks.{i}.sparse_global.{k}  (B, A, 1 + S, 1 + S) for the k-th sub-grid
 
-    The cells k are those of `Step.cells`, the last axis fastest; their S differ where an axis is odd.
+    The cells k are those of `Step.cells`, the last axis fastest; their S differ where an axis is odd, and where no axis
+    is long enough to be cut there is one cell and no k.
 
     >>> model = TimeSformer(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
     >>> {key: tuple(value.shape) for key, value in attention_maps(model, torch.randn(1, 3, 4, 32, 32)).items()}
@@ -54,7 +55,7 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
 
     Returns:
         One map a step and cell, in the order in which they are computed. They are large: those of a base model add up
-        to 0.4 GB a clip for divided attention and 1.4 GB for joint.
+        to 0.2 GB a clip for divided attention and 1.4 GB for joint.
 
     Raises:
         ValueError: in training mode, where dropout would change the weights.
@@ -154,6 +155,7 @@ def overlay(frames: torch.Tensor, relevance: torch.Tensor, alpha: float = 0.5) -
 
 
 def _grid(model: TimeSformer, clip: torch.Tensor) -> Grid:
+    model.check_input(clip)
     return (clip.shape[2], *model.patch_grid(clip.shape[3], clip.shape[4]))
 
 
@@ -198,9 +200,9 @@ def _run(
         model.forward_features(clip)
     counts: dict[str, int] = {}
     for key, step, weights in seen:
-        cut = len(step.cells(_grid(model, clip))) > 1
-        yield key, step, counts.get(key, 0) if cut else None, weights
-        counts[key] = counts.get(key, 0) + 1
+        cell = counts.get(key, 0)
+        counts[key] = cell + 1
+        yield key, step, cell if len(step.cells(_grid(model, clip))) > 1 else None, weights
 
 
 def _through(row: torch.Tensor, step: Step, maps: list[torch.Tensor], grid: Grid) -> torch.Tensor:

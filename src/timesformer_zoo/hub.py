@@ -12,14 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from safetensors.torch import save_file
 
 from timesformer_zoo.cards import HUB, MARKER, CardFacts, model_card
 from timesformer_zoo.classes import Labels, known_labels, label_names, weights_loaded
 from timesformer_zoo.clip import clip_spec
-from timesformer_zoo.loading import load_model
+from timesformer_zoo.loading import ARCHITECTURES, load_model
 from timesformer_zoo.model import TimeSformer
 from timesformer_zoo.table import PAPER
 from timesformer_zoo.transformers_format import to_transformers
@@ -214,7 +213,7 @@ def _timm_config(model: TimeSformer, labels: list[str] | None, license: str | No
     start = getattr(model, "pretrained_cfg", None) or {}
     spec = clip_spec(model)
     architecture = start.get("architecture")
-    if not architecture or not timm.is_model(architecture):
+    if architecture not in ARCHITECTURES:
         architecture = f"timesformer_base_{model.attention.value}"  # any will do: model_args has all that differs
     origin = start.get("origin_url") or (HUB + start["hf_hub_id"].partition("@")[0] if start.get("hf_hub_id") else None)
     clip = {field: value for field, value in (model.clip or {}).items() if field != "labels"}  # label_names has them

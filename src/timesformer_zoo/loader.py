@@ -233,11 +233,6 @@ class StepSampler(Sampler[list[Draw]]):
             for part in range(self.accumulation):
                 yield draws[self.rank + part * self.world :: self.world * self.accumulation]
 
-    def samples_in(self, step: int) -> int:
-        """Samples of a step, over all processes."""
-        first = step % self.steps_per_epoch * self.batch_size
-        return min(self.batch_size, self.size - first)
-
 
 def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
     """Batches of one process that, with those of the others, cover all samples; as many batches in each process.

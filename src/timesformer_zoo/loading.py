@@ -23,6 +23,8 @@ __all__ = ["check_name", "load_from_transformers", "load_model"]
 
 _logger = logging.getLogger(__name__)
 
+ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
+
 # Where transformers keeps mean and std: its releases differ in the file that they write.
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
@@ -49,6 +51,8 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
             raise ValueError(f"{place}: there is no such folder")
         config = _read_json(place, "config.json")
         if "architecture" in config:
+            if config["architecture"] not in ARCHITECTURES:
+                raise CheckpointError(f"{place} holds a {config['architecture']}, which is no model of this package")
             with explain_hub_errors({"hf_hub_id": place} if source == "hf-hub" else {"file": place}):
                 model = timm.create_model(f"{source}:{place}", pretrained=True)
         else:
@@ -114,10 +118,10 @@ def _create(name: str, arguments: Mapping[str, Any]) -> TimeSformer:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest names, unless a model of this name, with or without tag, is one of this package's."""
+    """Raise ValueError, with the nearest names, unless this package has a model of this name, with or without tag."""
     if name.partition(":")[1] or "/" in name:
         raise ValueError(f"{name} is no folder, and no name of a model; a repository of the Hub is hf-hub:OWNER/NAME")
-    known = {name.partition(".")[0] for name in CHECKPOINTS} | set(CHECKPOINTS)
+    known = ARCHITECTURES | set(CHECKPOINTS)
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         raise ValueError(

@@ -257,7 +257,8 @@ class TimeSformer(nn.Module):
 
     # ---- forward ----
 
-    def _check_input(self, x: torch.Tensor) -> None:
+    def check_input(self, x: torch.Tensor) -> None:
+        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model."""
         want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
         if x.ndim != 5:
             raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
@@ -297,7 +298,7 @@ class TimeSformer(nn.Module):
             (B, 1 + T·h·w, D) and (T, h, w). Where every frame keeps its own class token (space-only), frames are
             clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
         """
-        self._check_input(x)
+        self.check_input(x)
         batch, _, frames, height, width = x.shape
         h, w = self.patch_grid(height, width)
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
@@ -320,12 +321,12 @@ class TimeSformer(nn.Module):
         if self.attention.per_frame:
             cls, patches = self._clips(x, batch)
             x = torch.cat([cls.mean(1, keepdim=True), patches], 1)
-        return self.norm(x)
+        x = self.norm(x)
+        return x
 
     def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        if self.grad_checkpointing:
-            return checkpoint(block, x, grid)
-        return block(x, grid)
+        x = checkpoint(block, x, grid) if self.grad_checkpointing else block(x, grid)
+        return x
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> normalised tokens (B, 1 + T·h·w, D), the class token first, patches in t h w order."""
@@ -378,7 +379,7 @@ class TimeSformer(nn.Module):
         """
         if num_valid_frames is None:
             return self.forward_head(self.forward_features(x), num_frames=x.shape[2])
-        self._check_input(x)
+        self.check_input(x)
         lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
         if lengths.shape != (x.shape[0],) or lengths.min() < 1 or lengths.max() > x.shape[2]:
             raise ValueError(
@@ -437,6 +438,7 @@ class TimeSformer(nn.Module):
         self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the blocks after the last one wanted, and if asked the final norm and the head."""
+        take: list[int]
         take, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:

@@ -95,9 +95,7 @@ def _table_rows(request: Request) -> Iterator[Row]:
     """A table with column names; parts of a video have a start and an end."""
     for path in request.files:
         for record in read_records(path):
-            place = Place(
-                _require(record, NAME, path), _seconds(record, START, path), _seconds(record, END, path)
-            )
+            place = Place(_require(record, NAME, path), _seconds(record, START, path), _seconds(record, END, path))
             yield Row(_require(record, LABEL, path), (place,))
 
 

@@ -66,7 +66,7 @@ def _create_timesformer(
     # The filter fits head and input channels by their shapes. timm would go by the config's num_classes and channels,
     # and drop the head of a file that has other classes than the tag, though it is the model's.
     fitted = {"classifier": None, "first_conv": None}
-    with explain_hub_errors(config), refusing_pickles():
+    with explain_hub_errors(config, kwargs.get("cache_dir")), refusing_pickles():
         model = build_model_with_cfg(
             TimeSformer,
             variant,
@@ -187,7 +187,7 @@ def timesformer_l_axial(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
     return _create_timesformer("timesformer_l_axial", pretrained, model_args, **kwargs)
 
 
-TINY: dict[str, Any] = dict(img_size=64, patch_size=16, embed_dim=192, depth=4, num_heads=3)
+TINY: dict[str, Any] = dict(img_size=64, patch_size=16, embed_dim=128, depth=4, num_heads=4)
 
 
 @register_model

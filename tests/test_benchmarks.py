@@ -1,0 +1,135 @@
+"""The benchmarks run, in tiny; what they measure with is right. No times are tested."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import forward  # noqa: E402
+import gpu  # noqa: E402
+import growth  # noqa: E402
+import hotspots  # noqa: E402
+import measuring  # noqa: E402
+import peers  # noqa: E402
+import products  # noqa: E402
+import quantize  # noqa: E402
+import results  # noqa: E402
+import startup  # noqa: E402
+import training  # noqa: E402
+
+MODES = ["space_only", "joint", "divided", "local_global", "axial"]
+SMALL = peers.Case("base_divided", 8, 224).quick()
+
+
+@pytest.mark.parametrize(
+    ("script", "row", "options", "filled"),
+    [
+        (forward, "hr divided 16x448", [], "all"),
+        (forward, "base space_only 8x224", [], "all"),
+        (growth, "16 frames of 224 px", [], "all"),
+        (training, "base 8x224, ours checkpointed", [], "all"),
+        (hotspots, "base divided 8x224", [], "all"),
+        (startup, "load base, saved by this package", [], "all"),
+        (startup, "load base, released file", [], "all"),
+        (startup, "carphone_pristine.mp4 to 3 views", [], "all"),
+        (quantize, "bfloat16", [], "first"),  # accuracy needs the embedded checkpoint
+        (quantize, "int8, torch.ao*", [], "first"),
+        (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
+        (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per:UserWarning", "ignore:torch.ao:DeprecationWarning")
+def test_a_row_of_each_script(script, row: str, options: list[str], filled: str, capsys: pytest.CaptureFixture) -> None:
+    tables = getattr(script, "TABLES", None) or [script.TABLE]
+    more = {"add_arguments": script.add_arguments} if hasattr(script, "add_arguments") else {}
+    measured = results.run(script.__doc__, tables, ["--quick", "--rows", row, *options], **more)
+    rows = [cells for table in measured.values() for cells in table.values()]
+    assert len(rows) == 1
+    table = next(table for table in tables if measured[table.name])
+    assert len(rows[0]) == len(table.columns)
+    assert all(rows[0]) if filled == "all" else rows[0][0]
+    assert f"| {rows[0][0]} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_operations_are_those_that_torch_counts(mode: str) -> None:
+    case = peers.Case(f"base_{mode}", 3, 48, batch=2, small=True)
+    model = peers.create(case).eval()
+    for block in model.blocks:
+        for step in block.attention_steps():
+            step.fused_attn = False  # a fused kernel may be unknown to the counter
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(peers.clip(case))
+    assert products.operations(case, fused=False) == counter.get_total_flops()
+    assert (products.operations(case) < products.operations(case, fused=False)) == (len(model.attention.steps) > 1)
+
+
+def test_peers_that_differ_are_not_timed() -> None:
+    logits = torch.randn(2, 10)
+    with pytest.raises(AssertionError, match="not close"):
+        peers.largest_difference(SMALL, logits, logits + 1e-3)
+    with pytest.raises(AssertionError, match="hardly vary"):
+        peers.largest_difference(SMALL, logits * 0, logits * 0)
+
+
+def test_models_are_the_same_in_every_process() -> None:
+    first, second = peers.create(SMALL).state_dict(), peers.create(SMALL).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(tensor.any() for tensor in first.values())  # nothing is zero, so everything matters
+
+
+def test_ratio_is_taken_turn_by_turn() -> None:
+    assert measuring.ratio([2.0, 20.0, 6.0], [1.0, 10.0, 2.0]) == 2.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_working_memory_in_a_fresh_process() -> None:
+    grown = measuring.in_fresh_process(measuring.working_memory, partial(bytearray, 64 * measuring.MIB))
+    assert grown is not None
+    assert 63 < grown / measuring.MIB < 80  # the system counts pages in batches
+
+
+def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
+    file = tmp_path / "results.md"
+    file.write_text("before\n<!-- begin t -->\nold\n<!-- end t -->\nafter\n")
+    table = results.Table("t", ("x",), {"a": 1, "b": 2}, lambda entry, options: [""], lambda entry, options: 0.0)
+    results.write_section(file, table, {"b": ["7"]}, "first")
+    results.write_section(file, table, {"a": ["5"]}, "second")
+    text = file.read_text()
+    assert text.startswith("before\n<!-- begin t -->\n")
+    assert text.endswith("<!-- end t -->\nafter\n")
+    assert "old" not in text
+    assert "first" not in text
+    assert results.environment() in text
+    rows = results.read_rows(text)
+    assert [rows["a"][0], rows["b"][0]] == ["5", "7"]
+    file.write_text(text.replace("Python", "Another Python"))
+    results.write_section(file, table, {"a": ["6"]}, "third")
+    assert results.read_rows(file.read_text())["b"] == ["", ""]  # another machine's
+    with pytest.raises(ValueError, match="no section"):
+        results.write_section(file, results.Table("u", (), {}, table.measure, table.estimate), {}, "")
+
+
+def test_every_table_has_a_section() -> None:
+    text = results.RESULTS.read_text()
+    tables = [script.TABLE for script in (forward, training, startup, hotspots, quantize, gpu)] + growth.TABLES
+    for table in tables:
+        assert f"<!-- begin {table.name} -->" in text
+        assert len({len(table.columns)} | {len(cells) - 1 for cells in _section(text, table.name).values()}) == 1
+
+
+def _section(text: str, name: str) -> dict[str, list[str]]:
+    return results.read_rows(text.partition(f"<!-- begin {name} -->")[2].partition(f"<!-- end {name} -->")[0])
+
+
+def test_options_that_make_no_sense(capsys: pytest.CaptureFixture) -> None:
+    for arguments, message in [(["--rows", "no"], "no row matches"), (["--quick", "--write"], "leave out --write")]:
+        with pytest.raises(SystemExit):
+            results.run("", [forward.TABLE], arguments)
+        assert message in capsys.readouterr().err

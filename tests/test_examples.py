@@ -1,0 +1,171 @@
+"""The README's path, from a folder of videos to a model that loads elsewhere, and the examples, on real footage."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from footage import FILMS, films_by_class, pieces, write
+from hub_server import HubServer
+from safetensors.torch import load_file
+from videos import real_video
+
+from timesformer_zoo import TimeSformer
+from timesformer_zoo.cli import main
+from timesformer_zoo.hub import save_pretrained
+from timesformer_zoo.loading import load_model
+from timesformer_zoo.predict import predict
+from timesformer_zoo.video import load_views
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder per film, five pieces of each: four to train on, one held out."""
+    return films_by_class(tmp_path_factory.mktemp("films"), 5)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A small model with weights to start from, and other classes."""
+    torch.manual_seed(0)
+    sizes = dict(img_size=32, num_frames=4, embed_dim=48, depth=2, num_heads=2, num_classes=2)
+    model = TimeSformer(clip={"stride": 2, "crops": 2, "flip": False}, **sizes)
+    return save_pretrained(model, tmp_path_factory.mktemp("start"), labels=["yes", "no"])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """accelerate keeps precision and devices for the life of a process; each test is to choose its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def run_script(name: str, *arguments: object) -> None:
+    script = EXAMPLES / name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        patch.syspath_prepend(str(EXAMPLES))
+        runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's, when it uploads
+def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    settings = ["epochs=3", "batch_size=6", "lr=2e-3", "warmup=0", "repeats=1"]
+    assert (
+        main(["finetune", str(films), "--model", str(start), "--out", str(out), "--workers", "0", "--set", *settings])
+        == 0
+    )
+    assert "12 videos in 3 classes, 12 found" in capsys.readouterr().out
+
+    model = out / "model"
+    assert main(["evaluate", str(model), str(films), "--out", str(out / "test"), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((out / "test" / "results.json").read_text())
+    assert results == json.loads((out / "results.json").read_text())  # what fine-tuning said at its end
+    assert (results["count"], results["crops"], results["classes"]) == (3, 2, list(FILMS))
+    assert f"top-1 {results['top1']:.2%}" in printed
+    assert (out / "test" / "confusion.png").exists()
+
+    video = films / "bikes" / "bikes_00.mp4"
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "home", token="hf_me")
+        assert main(["push", str(model), "me/films", "--metric", f"accuracy={results['top1']}"]) == 0
+        # Elsewhere: another process, with nothing but the name.
+        code = (
+            "import json, sys, timm, torch, timesformer_zoo\n"
+            "from timesformer_zoo.predict import predict\n"
+            "from timesformer_zoo.video import load_views\n"
+            "model = timm.create_model('hf-hub:me/films', pretrained=True).eval()\n"
+            "torch.set_num_threads(1)\n"
+            "logits = model(load_views(sys.argv[1], model))\n"
+            "print(json.dumps([logits.tolist(), predict(model, sys.argv[1]).to_dict()]))\n"
+        )
+        command = [sys.executable, "-c", code, str(video)]
+        done = subprocess.run(command, env=hub.env(tmp_path / "elsewhere"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    logits, prediction = json.loads(done.stdout)
+    here = load_model(model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        assert logits == here(load_views(video, here)).tolist()
+    assert prediction == predict(here, video).to_dict()
+    torch.set_num_threads(threads)
+    assert {score["label"] for score in prediction["top"]} == set(FILMS)
+
+
+def test_scripts_for_launchers(films, start, tmp_path, capsys):
+    run_script("finetune.py", films, "--model", start, "--out", tmp_path, "--workers", 0, "--set", "epochs=1")
+    run_script("evaluate.py", tmp_path / "model", films, "--protocol", "paper", "--workers", 0)
+    assert "paper protocol" in capsys.readouterr().out
+
+
+def test_finetune_options(films, start, tmp_path):
+    options = ["--num-frames", "8", "--img-size", "48", "--clip", "sampling=uniform", "flip=true", "--tensorboard"]
+    options += [
+        "--recipe",
+        "paper",
+        "--set",
+        "epochs=1",
+        "lr=1e-4",
+        "--amp",
+        "bf16",
+        "--grad-checkpointing",
+        "--val",
+        "none",
+    ]
+    assert (
+        main(["finetune", str(films), "--model", str(start), "--out", str(tmp_path), "--workers", "0", *options]) == 0
+    )
+    model = load_model(tmp_path / "model")
+    assert (model.num_frames, model.img_size) == (8, (48, 48))
+    assert model.clip == {"stride": 2, "crops": 2, "flip": True, "sampling": "uniform"}
+    assert list((tmp_path / "tensorboard").rglob("events.*"))
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_unreadable_videos_stop_the_verb_or_are_listed(start, tmp_path, capsys):
+    films = tmp_path / "films"
+    for film in FILMS[:2]:
+        first, second = pieces(film, 2)
+        write(films / "train" / film / "0.mp4", first)
+        write(films / "val" / film / "1.mp4", second)
+        for split in ("train", "val"):
+            (films / split / film / f"broken_{split}.mp4").write_bytes(b"no video")
+    arguments = ["finetune", str(films), "--model", str(start), "--workers", "0", "--set", "epochs=1", "repeats=1"]
+    assert main([*arguments, "--out", str(tmp_path / "fail")]) == 1
+    assert "broken_train.mp4" in capsys.readouterr().err
+    assert main([*arguments, "--out", str(tmp_path / "skip"), "--on-error", "skip"]) == 0
+    printed = capsys.readouterr().out
+    for film in FILMS[:2]:
+        for split in ("train", "val"):
+            assert f"skipped: {films / split / film / f'broken_{split}.mp4'}" in printed
+    assert "of 2 videos" in printed
+
+
+@pytest.mark.filterwarnings("default")  # theirs
+@pytest.mark.parametrize("script", ["plain_pytorch.py", "lightning_finetune.py", "transformers_trainer.py"])
+def test_in_other_peoples_code(script, films, start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_script(script, films, "--model", f"local-dir:{start}", "--epochs", 1, "--workers", 0, "--out", tmp_path / "out")
+    before = load_file(start / "model.safetensors")
+    model = load_model(tmp_path / "out")
+    assert not torch.equal(model.state_dict()["patch_embed.proj.weight"], before["patch_embed.proj.weight"])
+    assert predict(model, films / "bikes" / "bikes_00.mp4").top[0].label in FILMS
+
+
+def test_small_data_runs(start, tmp_path):
+    arguments = [*(real_video(f"{film}.mp4") for film in FILMS), "--out", tmp_path, "--model", f"local-dir:{start}"]
+    run_script("small_data.py", *arguments, "--train-clips", 2, "--val-clips", 2, "--epochs", 1)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"fine-tuned", "from scratch"}
+    assert all(len(result["curve"]) == 1 for result in results.values())
+    assert (tmp_path / "curve.png").exists()
