@@ -124,7 +124,7 @@ def test_the_true_size(tmp_path: Path) -> None:
         for round_ in ("downloaded", "cached"):
             run = subprocess.run(
                 [sys.executable, "-c", code],
-                env=hub.env(tmp_path / "home"),
+                env=hub.env(tmp_path / "home") | {"TQDM_POSITION": "-1"},  # a bar, though this is no terminal
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,

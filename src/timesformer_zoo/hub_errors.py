@@ -33,7 +33,7 @@ def explain_hub_errors(config: Mapping[str, Any], cache_dir: str | Path | None =
         CheckpointError: instead of any error of reading the file, naming it.
     """
     from http.client import HTTPException
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
 
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     from safetensors import SafetensorError
@@ -47,6 +47,8 @@ def explain_hub_errors(config: Mapping[str, Any], cache_dir: str | Path | None =
     except DownloadError:
         raise
     except (*transport, *network) as error:  # type: ignore[misc]
+        if isinstance(error, HTTPError):
+            error.close()  # it is also the response, and keeps the connection
         raise DownloadError(_describe(config, error, cache_dir)) from error
     except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         # Was it the file? Our own reader says what is wrong with one; if it finds nothing, the error was another.

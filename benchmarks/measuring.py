@@ -1,0 +1,91 @@
+"""Time and memory of a call, measured so that two implementations can be compared on a machine that others use, too.
+
+Times of several functions are taken in turns, A B A B, and compared by the median of the ratios of each turn: what
+slows the machine down for a while slows both. Memory is taken in a process of its own, from the system's own count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = ["in_fresh_process", "in_turns", "ratio", "seconds", "working_memory"]
+
+Result = TypeVar("Result")
+MIB = 2**20
+
+
+def seconds(function: Callable[[], Any], device: str = "cpu") -> float:
+    """How long a call takes, to the end of what it started on the device."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    start = time.perf_counter()
+    function()
+    wait()
+    return time.perf_counter() - start
+
+
+def in_turns(functions: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Seconds of each function in each of `rounds` turns, A B C A B C …; the caller has warmed them up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            times[name].append(seconds(function, device))
+    return times
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Median of the ratios of two functions' times, turn by turn."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def working_memory(function: Callable[[], Any], device: str = "cpu") -> int:
+    """Bytes that a call needs at its peak beyond what is in memory before it (weights, gradients, input).
+
+    On a CPU this is the growth of the process's resident memory, so the process should be a fresh one. Linux only.
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed but kept would hide as much of the call's memory
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result | None:
+    """`function(*args)` in a new interpreter with as many threads as here; None if it was killed for want of memory.
+
+    Args:
+        function: of a module's top level, and its arguments picklable.
+    """
+    start = dict(initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), **start) as pool:
+            return pool.submit(function, *args).result()
+    except BrokenProcessPool:
+        print(f"{function.__name__}{args}: the process was killed; most likely memory ran out", file=sys.stderr)
+        return None

@@ -1,0 +1,121 @@
+"""A training step beside transformers': time, and memory of the activations, with and without checkpointing.
+
+    python benchmarks/training.py --write
+
+A step is forward, cross-entropy, backward and SGD. The activations' memory is the peak of forward and backward less
+weights, gradients and input, in a process of its own. "Checkpointing" is set_grad_checkpointing() here and
+gradient_checkpointing_enable() there; both recompute each block in the backward pass. First the logits and the gradient
+of the patch embedding are compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from forward import asked
+from measuring import MIB, in_fresh_process, in_turns, ratio, working_memory
+from peers import Case, build, clip, largest_difference, warm_up
+from products import expected_seconds
+from results import Table, run
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Row:
+    """Two ways to train one model."""
+
+    ours: Case
+    theirs: Case
+    memory: float | None = None  # of theirs, at most
+
+
+def row(case: Case, ours: bool, theirs: bool, memory: float | None = None) -> Row:
+    """A case with and without checkpointing, here and there."""
+    return Row(replace(case, checkpointing=ours), replace(case, checkpointing=theirs), memory)
+
+
+BASE, TINY = Case("base_divided", 8, 224), Case("tiny_divided", 8, 64, batch=32)
+HR, LONG = Case("hr_divided", 16, 448), Case("l_divided", 96, 224)
+ROWS = {
+    "base 8x224, ours checkpointed": row(BASE, True, False, memory=0.25),
+    "base 8x224, neither": row(BASE, False, False),
+    "base 8x224, both checkpointed": row(BASE, True, True),
+    "base 8x224, batch 4, both checkpointed": row(replace(BASE, batch=4), True, True),
+    "hr 16x448, both checkpointed": row(HR, True, True),
+    "l 96x224, both checkpointed": row(LONG, True, True),
+    "tiny 8x64, batch 32, neither": row(TINY, False, False),
+}
+COLUMNS = ("ours, s", "transformers, s", "times faster", "ours, MiB", "transformers, MiB", "share of its memory",
+           "logits differ by")  # fmt: skip
+
+
+def backward(model: nn.Module, x: torch.Tensor, autocast: torch.dtype | None = None) -> torch.Tensor:
+    """Forward, in `autocast` if one is given, and backward; the logits."""
+    with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
+        logits = model(x)
+    F.cross_entropy(logits.float(), torch.arange(len(x), device=x.device) % logits.shape[1]).backward()
+    return logits.detach()
+
+
+def step(model: nn.Module, x: torch.Tensor, autocast: torch.dtype | None = None) -> Callable[[], None]:
+    """A training step, to be called."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+    def one() -> None:
+        optimizer.zero_grad()
+        backward(model, x, autocast)
+        optimizer.step()
+
+    return one
+
+
+def memory(case: Case, who: str) -> int:
+    """Bytes of activations; runs in a fresh process."""
+    warm_up(case)
+    model, x = build(case, who, training=True), clip(case)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter).fill_(1e-9)  # written to, so that it is in memory
+    return working_memory(lambda: backward(model, x))
+
+
+def measure(row: Row, options: Namespace) -> Sequence[str]:
+    cases = {"ours": row.ours, "transformers": row.theirs}
+    if options.quick:
+        cases = {who: case.quick() for who, case in cases.items()}
+        memories: dict[str, int | None] = {who: memory(case, who) for who, case in cases.items()}
+    else:
+        memories = {who: in_fresh_process(memory, case, who) for who, case in cases.items()}
+    models = {who: build(case, who, training=True) for who, case in cases.items()}
+    x = clip(row.ours.quick() if options.quick else row.ours)
+    logits = {who: backward(model, x) for who, model in models.items()}
+    difference = largest_difference(row.ours, logits["ours"], logits["transformers"])
+    first = {who: next(p for n, p in model.named_parameters() if "patch_embed" in n and n.endswith("weight")).grad
+             for who, model in models.items()}  # fmt: skip
+    torch.testing.assert_close(first["ours"], first["transformers"], rtol=1e-3, atol=1e-5)
+    times = in_turns({who: step(model, x) for who, model in models.items()}, options.rounds)
+    ours, theirs = memories["ours"], memories["transformers"]
+    return [
+        *(f"{statistics.median(seconds):.3f}" for seconds in times.values()),
+        asked(ratio(times["transformers"], times["ours"])),
+        *("killed" if size is None else f"{size / MIB:.0f}" for size in (ours, theirs)),
+        asked(ours / theirs, at_most=row.memory) if ours and theirs else "",
+        f"{difference:.1e}",
+    ]
+
+
+def estimate(row: Row, options: Namespace) -> float:
+    forwards = {case: 4 if case.checkpointing else 3 for case in (row.ours, row.theirs)}
+    shares = (0.8, 0.45)
+    turn = sum(expected_seconds(case, share) * n for (case, n), share in zip(forwards.items(), shares, strict=False))
+    return 30 + turn * (options.rounds + 2)
+
+
+TABLE = Table("training", COLUMNS, ROWS, measure, estimate)
+
+if __name__ == "__main__":
+    run(__doc__, [TABLE], rounds=3)

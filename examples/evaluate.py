@@ -1,0 +1,16 @@
+"""Evaluate a model on a data set: `timesformer-zoo evaluate` as a script, for launchers that want one.
+
+    python examples/evaluate.py run/model videos/ --out run
+    accelerate launch --num_processes 4 examples/evaluate.py timesformer_base_divided.k400 k400/ --data kinetics400
+
+The commands for the published numbers are in examples/README.md.
+"""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+from timesformer_zoo import evaluation
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    evaluation.add_arguments(parser)
+    evaluation.run(parser.parse_args())
