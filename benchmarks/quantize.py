@@ -110,21 +110,22 @@ def size(model: nn.Module) -> int:
 def accuracy(model: nn.Module, options: Namespace, dtype: torch.dtype = torch.float32) -> tuple[float, int]:
     """Share of the test clips whose label is right, and their number."""
     right = clips = 0
-    for frames, labels in test_clips(options.sources, 1 if options.quick else options.batches):
+    for frames, labels in test_clips(options.sources, options.batches, options.quick):
         right += int((model(frames.to(dtype)).argmax(1) == labels).sum())
         clips += len(labels)
     return right / clips, clips
 
 
 @lru_cache
-def test_clips(folder: Path | None, batches: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def test_clips(folder: Path | None, batches: int, quick: bool) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of 63 clips of pictures, and as many of footage, as the embedded model's training tests itself."""
-    sources = load_sources(folder, "test") if folder else textures(96, TEST_SEED)
+    batches, per_class, number = (1, 1, 4) if quick else (batches, 7, 96)
+    sources = load_sources(folder, "test") if folder else textures(number, TEST_SEED)
     pictures, footage = [s for s in sources if not s.is_video], [s for s in sources if s.is_video]
     parts: list[list[Source]] = [part for part in (pictures, footage) if part]
     found = []
     for part in parts:
-        data = CameraMotion(part, 7 * len(LABELS), batches, TEST_SEED, augment=False)
+        data = CameraMotion(part, per_class * len(LABELS), batches, TEST_SEED, augment=False)
         found += [data[i][:2] for i in range(batches)]
     return found
 

@@ -38,8 +38,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (startup, "load base, saved by this package", [], "all"),
         (startup, "load base, released file", [], "all"),
         (startup, "carphone_pristine.mp4 to 3 views", [], "all"),
-        (quantize, "bfloat16", [], "first"),  # accuracy needs the embedded checkpoint
-        (quantize, "int8, torch.ao*", [], "first"),
+        (quantize, "bfloat16", [], "all"),
+        (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
     ],

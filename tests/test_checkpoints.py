@@ -79,7 +79,7 @@ def test_unknown_format_lists_the_known():
 def test_error_is_a_value_error():
     """timm calls the filter again, without the model, on a TypeError."""
     for bad in ({}, {"x": 3}, {"x": torch.zeros(2)}, [3]):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="checkpoint|state dict|tensor"):
             checkpoint_filter_fn(bad, tiny())
 
 
@@ -99,7 +99,8 @@ def test_another_number_of_classes_keeps_the_models_own_head(name):
     with torch.no_grad():
         model.head.weight.fill_(0.25)
     weights = checkpoint_filter_fn(from_native(source.state_dict(), name, "divided"), model)
-    assert (weights["head.weight"] == 0.25).all() and weights["head.weight"].shape == (9, 32)
+    assert (weights["head.weight"] == 0.25).all()
+    assert weights["head.weight"].shape == (9, 32)
     assert torch.equal(weights["blocks.1.mlp.fc2.weight"], source.state_dict()["blocks.1.mlp.fc2.weight"])
     model.load_state_dict(weights)
 
@@ -138,7 +139,8 @@ def test_another_size_loads_and_runs(mode, change):
     model = load(tiny(mode, **change), tiny(mode).state_dict())
     with torch.no_grad():
         logits = model(torch.randn(1, model.in_chans, model.num_frames, *model.img_size))
-    assert logits.shape == (1, model.num_classes) and logits.isfinite().all()
+    assert logits.shape == (1, model.num_classes)
+    assert logits.isfinite().all()
 
 
 def test_constant_embeddings_stay_constant():

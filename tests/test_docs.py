@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+PAGES = [Path(__file__).parents[1] / "examples" / "timm.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -313,6 +313,14 @@ def test_weights_of_another_model_are_refused(hub: HubServer, repo: Repo) -> Non
         create()
 
 
+def test_a_local_file_that_is_not_there_or_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"mine\.pth: no such file"):
+        create(pretrained_cfg_overlay=dict(file=str(tmp_path / "mine.pth")))
+    (tmp_path / "mine.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors: "):
+        create(pretrained_cfg_overlay=dict(file=str(tmp_path / "mine.safetensors")))
+
+
 # ---- a plain server: mmaction2's files ----
 
 

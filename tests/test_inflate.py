@@ -32,7 +32,8 @@ def test_every_step_is_the_vits_attention(mode):
         assert torch.equal(step.proj.bias, vit.blocks[1].attn.proj.bias)
         assert torch.equal(step.norm.weight, vit.blocks[1].norm1.weight)
     for step in others:
-        assert not step.fc.weight.any() and not step.fc.bias.any()
+        assert not step.fc.weight.any()
+        assert not step.fc.bias.any()
     assert model.time_embed is None or not model.time_embed.any()
     assert torch.equal(model.blocks[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
     pointers = [parameter.data_ptr() for parameter in model.parameters()]

@@ -87,7 +87,8 @@ def test_to_transformers_config_builds_directly():
     config, weights = to_transformers(tiny())
     hf = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(**config))
     hf.load_state_dict(weights)
-    assert hf.config.num_labels == 5 and hf.config.id2label[4] == "LABEL_4"
+    assert hf.config.num_labels == 5
+    assert hf.config.id2label[4] == "LABEL_4"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,8 @@ def _list(args: Namespace) -> int:
 VERBS: dict[str, Verb] = {
     "classify": Verb("labels of video files", _classify_arguments, _classify),
     "list": Verb("the models and where their weights come from", _list_arguments, _list),
+    "finetune": _in("timesformer_zoo.training", "train a model on a folder or list of videos"),
+    "evaluate": _in("timesformer_zoo.evaluation", "accuracy on a folder or list of videos"),
     "convert": _in("timesformer_zoo.convert", "weights of any known format to ours or transformers'"),
     "push": _in("timesformer_zoo.hub", "publish a model on the Hugging Face Hub"),
 }

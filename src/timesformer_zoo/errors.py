@@ -1,4 +1,4 @@
-"""The errors a user can act on. Each is also the builtin that fits, so `except OSError` and `except ValueError` work."""
+"""The errors a user can act on. Each is also the builtin that fits, so that `except OSError` works."""
 
 __all__ = ["CheckpointError", "DownloadError", "TimesformerZooError", "VideoReadError"]
 

@@ -13,6 +13,8 @@ from timesformer_zoo.errors import CheckpointError, DownloadError
 
 __all__ = ["explain_hub_errors"]
 
+# What reading a file that is damaged, missing or something else ends in, besides safetensors' own error.
+_UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, FileNotFoundError, pickle.UnpicklingError)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
 
 
@@ -50,7 +52,7 @@ def explain_hub_errors(config: Mapping[str, Any], cache_dir: str | Path | None =
         if isinstance(error, HTTPError):
             error.close()  # it is also the response, and keeps the connection
         raise DownloadError(_describe(config, error, cache_dir)) from error
-    except (SafetensorError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (*_UNREADABLE, SafetensorError) as error:
         # Was it the file? Our own reader says what is wrong with one; if it finds nothing, the error was another.
         cached = _cached_file(config, cache_dir)
         if cached is not None:

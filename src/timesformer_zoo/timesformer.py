@@ -14,6 +14,7 @@ from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import FeatureGetterNet
 
 from timesformer_zoo.checkpoints import checkpoint_filter_fn, convert_on_load
+from timesformer_zoo.classes import bind_checkpoint
 from timesformer_zoo.hub_errors import explain_hub_errors
 from timesformer_zoo.model import TimeSformer, to_pair
 from timesformer_zoo.reading import refusing_pickles
@@ -78,6 +79,8 @@ def _create_timesformer(
         )
     model.pretrained_cfg.update({key: config[key] for key in fitted if key in config})
     if isinstance(model, TimeSformer):
+        if pretrained:
+            bind_checkpoint(model)
         model.register_load_state_dict_pre_hook(partial(convert_on_load, bgr=bool(bgr)))
     return model
 
@@ -105,7 +108,7 @@ def timesformer_base_divided(pretrained: bool = False, **kwargs: Any) -> TimeSfo
 
 @register_model
 def timesformer_base_local_global(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
-    """TimeSformer, 8 frames of 224 px, attention within quarters of the frame, then over every second patch and frame."""
+    """TimeSformer, 8 frames of 224 px, attention in quarters of the frame, then at a stride of 2."""
     model_args: dict[str, Any] = dict(attention="local_global")
     return _create_timesformer("timesformer_base_local_global", pretrained, model_args, **kwargs)
 
@@ -140,7 +143,7 @@ def timesformer_hr_divided(pretrained: bool = False, **kwargs: Any) -> TimeSform
 
 @register_model
 def timesformer_hr_local_global(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
-    """TimeSformer-HR, 16 frames of 448 px, attention within quarters of the frame, then over every second patch and frame."""
+    """TimeSformer-HR, 16 frames of 448 px, attention in quarters of the frame, then at a stride of 2."""
     model_args: dict[str, Any] = dict(img_size=448, num_frames=16, attention="local_global")
     return _create_timesformer("timesformer_hr_local_global", pretrained, model_args, **kwargs)
 
@@ -175,7 +178,7 @@ def timesformer_l_divided(pretrained: bool = False, **kwargs: Any) -> TimeSforme
 
 @register_model
 def timesformer_l_local_global(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
-    """TimeSformer-L, 96 frames of 224 px, attention within quarters of the frame, then over every second patch and frame."""
+    """TimeSformer-L, 96 frames of 224 px, attention in quarters of the frame, then at a stride of 2."""
     model_args: dict[str, Any] = dict(num_frames=96, attention="local_global")
     return _create_timesformer("timesformer_l_local_global", pretrained, model_args, **kwargs)
 
@@ -213,7 +216,7 @@ def timesformer_tiny_divided(pretrained: bool = False, **kwargs: Any) -> TimeSfo
 
 @register_model
 def timesformer_tiny_local_global(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
-    """A small TimeSformer, 8 frames of 64 px, attention within quarters of the frame, then over every second patch and frame."""
+    """A small TimeSformer, 8 frames of 64 px, attention in quarters of the frame, then at a stride of 2."""
     model_args: dict[str, Any] = dict(**TINY, attention="local_global")
     return _create_timesformer("timesformer_tiny_local_global", pretrained, model_args, **kwargs)
 
