@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--model", default="timesformer_tiny_divided.camera_motion", help="with weights to start from")
     parser.add_argument("--train-clips", type=int, default=30, help="of each class")
     parser.add_argument("--val-clips", type=int, default=30, help="of each class")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args(arguments)
 

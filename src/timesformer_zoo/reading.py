@@ -56,8 +56,9 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty; download it again")
+    safetensors = head[8:9] == b"{"  # after eight bytes of length, which may begin like anything
     for start, meaning in _OTHERS.items():
-        if head.startswith(start) and not head.startswith(_LEGACY):
+        if head.startswith(start) and not safetensors and not head.startswith(_LEGACY):
             raise CheckpointError(f"{path}: not a weight file but {meaning.format(convert=_CONVERT)}")
     read = _read_torch if head.startswith((_ZIP, _LEGACY)) else _read_safetensors
     try:
