@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--model", default="timesformer_tiny_divided.camera_motion", help="with weights to start from")
     parser.add_argument("--train-clips", type=int, default=30, help="of each class")
     parser.add_argument("--val-clips", type=int, default=30, help="of each class")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--set", nargs="*", default=["epochs=10"], metavar="FIELD=VALUE", help="changes to the recipe")
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args(arguments)
 
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     train, val = (read_videos("folder", args.out / "clips", split) for split in ("train", "val"))
     print(train.report(), val.report(), sep="\n")
 
-    recipe = replace(RECIPES["small-data"], epochs=args.epochs)
+    recipe = RECIPES["small-data"].with_settings(args.set)
     # Layer decay keeps the early layers near their weights, which makes sense only where these are worth keeping.
     runs = {"fine-tuned": recipe, "from scratch": replace(recipe, layer_decay=None)}
     curves, results = {}, {}

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from videos import corners_of, number_of, real_video, trim_without_encoding, write_audio, write_video
 
-import timesformer_zoo.video as video_module
+from timesformer_zoo import container
 from timesformer_zoo.clip import ClipSpec, clip_transform, crop_views, frame_indices
 from timesformer_zoo.errors import TimesformerZooError, VideoReadError
 from timesformer_zoo.video import Video, load_views, read_clip
@@ -324,7 +324,7 @@ def test_a_file_that_the_system_refuses(
     def refuse(*args: object) -> None:  # root may read everything, so the refusal is staged
         raise refusal
 
-    monkeypatch.setattr(video_module, "open", refuse, raising=False)
+    monkeypatch.setattr(container, "open", refuse, raising=False)
     with pytest.raises(VideoReadError, match=reason) as caught:
         Video(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -333,7 +333,7 @@ def test_a_file_that_the_system_refuses(
 def test_a_frame_that_decord_would_repeat_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trimmed file whose edit list is not looked at: it states more frames than there are to show."""
     path = trim_without_encoding(write_video(tmp_path / "whole.mp4"), tmp_path / "trimmed.mp4", 5)
-    monkeypatch.setattr(video_module, "_mp4_timeline", lambda *_: video_module._Container())
+    monkeypatch.setattr(container, "_mp4_timeline", lambda *_: container.Container())
     with pytest.raises(VideoReadError, match="not all 40 frames can be decoded"):
         Video(path)
 

@@ -326,7 +326,9 @@ def test_drop_rates_reach_every_dropout(name):
     assert torch.equal(model(x), model(x))
     for rate, value in rates.items():  # each does something of its own in training, and nothing else does
         model = small(name, depth=3, **{rate: value}).train()
-        assert not torch.equal(model(x), model(x)), rate
+        torch.manual_seed(0)
+        first = model(x)
+        assert any(not torch.equal(model(x), first) for _ in range(16)), rate  # two draws may well be alike
     model = small(name).train()
     assert torch.equal(model(x), model(x))
 

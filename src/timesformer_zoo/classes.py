@@ -107,7 +107,8 @@ def bind_checkpoint(model: TimeSformer) -> None:
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     if model.num_classes and model.num_classes == config.get("num_classes"):
         entry = CHECKPOINTS.get(f"{config.get('architecture')}.{config.get('tag')}")
-        set_labels(model, config.get("label_names") or (entry.labels if entry else None))
+        labels = entry.labels if entry and entry.num_classes == model.num_classes else None
+        set_labels(model, config.get("label_names") or labels)
 
 
 def weights_loaded(model: TimeSformer) -> bool:
