@@ -1,6 +1,6 @@
 """Fine-tune with Lightning: pip install lightning
 
-    python examples/lightning_finetune.py videos/ --model timesformer_base_divided.k400       # a folder per class
+python examples/lightning_finetune.py videos/ --model timesformer_base_divided.k400       # a folder per class
 """
 
 import argparse

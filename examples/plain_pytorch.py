@@ -1,6 +1,6 @@
 """A plain PyTorch loop: the package reads the videos and has the model, the rest is yours.
 
-    python examples/plain_pytorch.py videos/ --model timesformer_base_divided.k400       # a folder per class
+python examples/plain_pytorch.py videos/ --model timesformer_base_divided.k400       # a folder per class
 """
 
 import argparse

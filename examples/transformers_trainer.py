@@ -1,6 +1,6 @@
 """Fine-tune with the Trainer of transformers: pip install transformers accelerate
 
-    python examples/transformers_trainer.py videos/ --model timesformer_base_divided.k400       # a folder per class
+python examples/transformers_trainer.py videos/ --model timesformer_base_divided.k400       # a folder per class
 """
 
 import argparse

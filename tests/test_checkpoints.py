@@ -79,7 +79,7 @@ def test_unknown_format_lists_the_known():
 def test_error_is_a_value_error():
     """timm calls the filter again, without the model, on a TypeError."""
     for bad in ({}, {"x": 3}, {"x": torch.zeros(2)}, [3]):
-        with pytest.raises(ValueError, match="checkpoint|known format|tensor"):
+        with pytest.raises(ValueError, match=r"checkpoint|known format|tensor"):
             checkpoint_filter_fn(bad, tiny())
 
 

@@ -23,9 +23,7 @@ RELEASED = [
 def test_logits_equal_transformers(variant: str, data: str) -> None:
     name = f"timesformer_{variant}_divided.{data}"
     entry = CHECKPOINTS[name]
-    config = TimesformerConfig(
-        image_size=entry.img_size, num_frames=entry.num_frames, num_labels=entry.num_classes
-    )
+    config = TimesformerConfig(image_size=entry.img_size, num_frames=entry.num_frames, num_labels=entry.num_classes)
     with torch.device("meta"):  # not transformers' own initialisation: slow, and zero between the steps
         peer = TimesformerForVideoClassification(config).eval()
     peer.to_empty(device="cpu")

@@ -133,7 +133,7 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimizer for a recipe: no weight decay for biases, norms and embeddings; learning rates by layer."""
-    return create_optimizer_v2(
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=recipe.optimizer,
         lr=recipe.lr,
@@ -141,6 +141,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
     )
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -68,7 +68,7 @@ def _create_timesformer(
     # and drop the head of a file that has other classes than the tag, though it is the model's.
     fitted = {"classifier": None, "first_conv": None}
     with explain_hub_errors(config, kwargs.get("cache_dir")), refusing_pickles():
-        model = build_model_with_cfg(
+        model: TimeSformer = build_model_with_cfg(
             TimeSformer,
             variant,
             pretrained,
@@ -81,7 +81,8 @@ def _create_timesformer(
     if isinstance(model, TimeSformer):
         if pretrained:
             bind_checkpoint(model)
-        model.register_load_state_dict_pre_hook(partial(convert_on_load, bgr=bool(bgr)))
+        hook = partial(convert_on_load, bgr=bool(bgr))
+        model.register_load_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
     return model
 
 
