@@ -69,6 +69,8 @@ class TimeSformer(nn.Module):
         ValueError: for an unknown mode or pooling, or sizes that do not fit each other.
     """
 
+    pretrained_cfg: dict[str, Any]  # set by timm on models that its factories build
+
     def __init__(
         self,
         img_size: Size = 224,
