@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import multiprocessing
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from footage import pieces, video_list, write
+from ranks import join, launch
 from torch import nn
 
 from timesformer_zoo import TimeSformer, evaluation
@@ -194,11 +192,7 @@ def test_every_protocol_says_what_it_is():
 # ---- the verb, and several processes ----
 
 
-def worker(rank, world, port, arguments):
-    if world > 1:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
-    torch.set_num_threads(1)
+def run(arguments):
     parser = argparse.ArgumentParser()
     evaluation.add_arguments(parser)
     evaluation.run(parser.parse_args(arguments))
@@ -218,19 +212,8 @@ def test_several_processes_count_no_video_twice(bright, tmp_path):
     """Seven videos for two processes: the one more that one of them gets is not counted."""
     save_model_and_lists(tmp_path, bright)
     arguments = [str(tmp_path / "model-1"), str(tmp_path), "--data", "list", "--workers", "0"]
-    worker(0, 1, 0, [*arguments, "--out", str(tmp_path / "one")])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timesformer_zoo.training", "accelerate", "test_evaluation"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    two = [*arguments, "--out", str(tmp_path / "two")]
-    processes = [context.Process(target=worker, args=(rank, 2, port, two)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(600)
-    assert [process.exitcode for process in processes] == [0, 0]
+    run([*arguments, "--out", str(tmp_path / "one")])
+    assert join(launch(2, run, [*arguments, "--out", str(tmp_path / "two")])) == [0, 0]
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert one["count"] == 7
     assert one == two
@@ -246,7 +229,7 @@ def test_the_verb_reports_folds_and_their_mean(tmp_path, bright, capsys):
         (lists / f"testlist0{fold}.txt").write_text("Archery/0.mp4\nBiking/1.mp4\n")
     arguments = [str(tmp_path / "model-{fold}"), str(Path(bright.samples[0].path).parent), "--data", "ucf101"]
     arguments += ["--annotations", str(lists), "--fold", "1", "2", "--workers", "0", "--out", str(tmp_path / "out")]
-    worker(0, 1, 0, arguments)
+    run(arguments)
     out = capsys.readouterr().out
     assert "ucf101 test, fold 2: top-1" in out
     assert "mean over folds 1, 2: top-1" in out

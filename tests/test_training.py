@@ -1,16 +1,15 @@
 """Recipes, and training runs: the same however they are dealt out, killed and resumed."""
 
 import argparse
-import multiprocessing
 import os
 import signal
-import socket
 import time
 from itertools import pairwise
 
 import pytest
 import torch
 from footage import films_by_class, pieces, video_list, write
+from ranks import LIMIT, join, launch
 from safetensors.torch import load_file
 
 from timesformer_zoo import TimeSformer, training
@@ -218,41 +217,17 @@ ARGUMENTS = [
 ARGUMENTS += ["--save-every", "2", "--set", "epochs=2", "batch_size=2", "warmup=0", "mixup=0.5"]
 
 
-def worker(rank, port, films, out):
-    """One of two training processes, set up as a launcher does."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    os.environ.update(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
-    torch.set_num_threads(1)
+def train(films, out):
     parser = argparse.ArgumentParser()
     training.add_arguments(parser)
     training.run(parser.parse_args([str(films), "--out", str(out), *ARGUMENTS]))
 
 
-def launch(films, out):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timesformer_zoo.training", "accelerate", "test_training"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [context.Process(target=worker, args=(rank, port, films, out)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def join(processes):
-    for process in processes:
-        process.join(600)
-    return [process.exitcode for process in processes]
-
-
 def test_a_run_of_two_processes_that_was_killed_goes_on_to_the_same_result(films, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert join(launch(films, whole)) == [0, 0]
-    processes = launch(films, broken)
-    until = time.monotonic() + 600
+    assert join(launch(2, train, films, whole)) == [0, 0]
+    processes = launch(2, train, films, broken)
+    until = time.monotonic() + LIMIT
     while not (broken / "checkpoints" / "step-00000004").exists() and time.monotonic() < until:
         time.sleep(0.002)
     for process in processes:
@@ -261,7 +236,7 @@ def test_a_run_of_two_processes_that_was_killed_goes_on_to_the_same_result(films
     assert not (broken / "model").exists()
     # What a kill in the middle of writing leaves.
     (broken / "checkpoints" / "partial-00000099").mkdir()
-    assert join(launch(films, broken)) == [0, 0]
+    assert join(launch(2, train, films, broken)) == [0, 0]
     a, b = (load_file(folder / "model" / "model.safetensors") for folder in (whole, broken))
     assert_same(a, b)
     assert (whole / "history.json").read_text() == (broken / "history.json").read_text()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 __all__ = ["ClipSpec", "clip_spec", "clip_transform", "crop_views", "frame_indices"]
 
+_CHUNK_BYTES = 2**25  # of frames that are resized at once
 _CHOICES = {"sampling": ("dense", "uniform"), "fuse": ("logits", "softmax")}
 
 
@@ -204,8 +205,8 @@ class ClipTransform:
             return crop_views(frames, replace(self.spec, crops=1))[0]
         scale, y, x, mirror = torch.rand(4, generator=self.generator).tolist()
         low, high = self.spec.jitter_range
-        images = [_resize(frame, self.spec.size, short=round(low + scale * (high - low))) for frame in frames]
-        (height, width), (h, w) = self.spec.size, images[0].shape[-2:]
+        images = _resize_all(frames, self.spec.size, short=round(low + scale * (high - low)))
+        (height, width), (h, w) = self.spec.size, images.shape[-2:]
         # Both ends of the slack are possible, each place equally likely; torch.rand is below 1.
         top, left = int(y * (h - height + 1)), int(x * (w - width + 1))
         clip = _crop_and_normalise(images, [(top, left)], self.spec)[0]
@@ -225,10 +226,8 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     """
     if isinstance(frames, torch.Tensor):
         _check_frames(frames)
-    images = [_resize(frame, spec.size) for frame in frames]
-    if not images:
-        raise ValueError("crop_views got no frames, expected at least 1")
-    return _crop_and_normalise(images, _offsets(images[0], spec), spec)
+    images = _resize_all(frames, spec.size)
+    return _crop_and_normalise(images, _offsets(images, spec), spec)
 
 
 def _check_frames(frames: torch.Tensor) -> None:
@@ -237,9 +236,29 @@ def _check_frames(frames: torch.Tensor) -> None:
         raise ValueError(f"frames are {got}, expected a uint8 tensor (T, H, W, 3), as read_clip returns")
 
 
-def _resize(frame: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """(H, W, C) uint8 -> (C, h, w) float in 0..255 that covers `size` and, if larger, has the short side `short`."""
-    height, width = frame.shape[:2]
+def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: int = 0) -> torch.Tensor:
+    """T frames, each (H, W, C) uint8 -> (T, C, h, w), some at a time.
+
+    Not one by one: where frames are decoded as they are taken, the threads that resized one would wait for the next by
+    spinning, on the cores that the decoder needs. Not all at once: floats of 96 large frames are gigabytes.
+    """
+    resized: list[torch.Tensor] = []
+    waiting: list[torch.Tensor] = []
+    for frame in frames:
+        waiting.append(frame)
+        if frame.numel() * len(waiting) >= _CHUNK_BYTES:
+            resized.append(_resize(torch.stack(waiting), size, short))
+            waiting.clear()
+    if waiting:
+        resized.append(_resize(torch.stack(waiting), size, short))
+    if not resized:
+        raise ValueError("got no frames, expected at least 1")
+    return torch.cat(resized) if len(resized) > 1 else resized[0]
+
+
+def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
+    """(T, H, W, C) uint8 -> (T, C, h, w) float in 0..255 that covers `size` and, if larger, has the short side `short`."""
+    height, width = frames.shape[1:3]
     need_h = max(size[0], short) if height <= width else size[0]
     need_w = max(size[1], short) if width <= height else size[1]
     # One side is met exactly; the other follows the aspect ratio and is floored (never below what it must cover).
@@ -247,23 +266,23 @@ def _resize(frame: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch
         h, w = need_h, width if need_h == height else max(need_w, math.floor(width / height * need_h))
     else:
         h, w = height if need_w == width else max(need_h, math.floor(height / width * need_w)), need_w
-    image = frame[None].permute(0, 3, 1, 2).float()  # channels-last in memory: interpolate takes it without a copy
+    images = frames.permute(0, 3, 1, 2).float()  # channels-last in memory: interpolate takes it without a copy
     if (h, w) != (height, width):
-        image = F.interpolate(image, size=(h, w), mode="bilinear", align_corners=False)
-    return image[0]
+        images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
+    return images
 
 
-def _offsets(image: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
+def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
     """(top, left) of each crop. At most one side has slack: the other was resized to fit."""
-    slack_y, slack_x = image.shape[-2] - spec.size[0], image.shape[-1] - spec.size[1]
+    slack_y, slack_x = images.shape[-2] - spec.size[0], images.shape[-1] - spec.size[1]
     places = [(1, 2)] if spec.crops == 1 else [(i, spec.crops - 1) for i in range(spec.crops)]
     return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
 
 
-def _crop_and_normalise(images: list[torch.Tensor], offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
-    """T images (C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
+def _crop_and_normalise(images: torch.Tensor, offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
+    """(T, C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
-    clip = torch.stack(images)  # (T, C, h, w)
+    clip = images
     if spec.bgr:
         clip = clip.flip(1)
     clip.mul_(1 / (255 * std)).sub_(mean / std)  # (x / 255 - mean) / std; in place, and once for all crops
