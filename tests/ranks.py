@@ -16,8 +16,8 @@ def _rank(rank: int, world: int, port: int, target: Callable[..., None], args: S
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
-    # A DataLoader's workers are forked, as they are where no test is about; else they import everything anew, and outlive
-    # a rank that is killed.
+    # So that a DataLoader's workers are forked, as in any other run on Linux; else they import everything anew, and
+    # outlive a rank that is killed.
     multiprocessing.set_start_method("fork", force=True)
     target(*args)
 

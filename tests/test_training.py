@@ -203,24 +203,16 @@ def test_a_loss_that_is_no_number_stops_the_run(videos, tmp_path):
 
 # ---- several processes ----
 
-ARGUMENTS = [
-    "--workers",
-    "1",
-    "--scratch",
-    "--model",
-    "timesformer_tiny_divided",
-    "--img-size",
-    "32",
-    "--num-frames",
-    "4",
-]
-ARGUMENTS += ["--save-every", "2", "--set", "epochs=2", "batch_size=2", "warmup=0", "mixup=0.5"]
+ARGUMENTS = (
+    "--scratch --model timesformer_tiny_divided --img-size 32 --num-frames 4 --workers 1 --save-every 2 "
+    "--set epochs=2 batch_size=2 warmup=0 mixup=0.5"
+)
 
 
 def train(films, out):
     parser = argparse.ArgumentParser()
     training.add_arguments(parser)
-    training.run(parser.parse_args([str(films), "--out", str(out), *ARGUMENTS]))
+    training.run(parser.parse_args([str(films), "--out", str(out), *ARGUMENTS.split()]))
 
 
 def test_a_run_of_two_processes_that_was_killed_goes_on_to_the_same_result(films, tmp_path):
