@@ -257,7 +257,7 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: in
 
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """(T, H, W, C) uint8 -> (T, C, h, w) float in 0..255 that covers `size` and, if larger, has the short side `short`."""
+    """(T, H, W, C) uint8 -> (T, C, h, w) float in 0..255 that covers `size` and, if larger, has the short side."""
     height, width = frames.shape[1:3]
     need_h = max(size[0], short) if height <= width else size[0]
     need_w = max(size[1], short) if width <= height else size[1]
