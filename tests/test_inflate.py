@@ -5,8 +5,9 @@ import timm
 import torch
 from small_models import MODES, load, tiny, tiny_vit
 
-from timesformer_zoo.checkpoints import init_from_vit
+from timesformer_zoo.checkpoints import checkpoint_filter_fn, init_from_vit
 from timesformer_zoo.errors import CheckpointError
+from timesformer_zoo.formats import from_native
 from timesformer_zoo.model import TimeSformer
 
 
@@ -122,3 +123,21 @@ def test_real_timm_vits_fit_or_say_why(name):
     size = dict(embed_dim=vit.embed_dim, depth=12, num_heads=vit.blocks[0].attn.num_heads)
     model = init_from_vit(TimeSformer(img_size=32, num_frames=2, num_classes=3, attention="local_global", **size), vit)
     assert torch.equal(model.blocks[11].steps["local"].qkv.weight, vit.blocks[11].attn.qkv.weight)
+
+
+def test_a_vit_with_a_norm_before_its_blocks_starts_a_model_with_one():
+    """CLIP's image ViTs: a norm before the first block, and no bias in the patch embedding."""
+    vit = tiny_vit(pre_norm=True)
+    model = init_from_vit(tiny("space_only", pre_norm=True), vit)
+    frame = torch.randn(2, 3, 32, 32)
+    clip = frame.unsqueeze(2).expand(-1, -1, 4, -1, -1)
+    torch.testing.assert_close(model.forward_features(clip)[:, 0], vit.forward_features(frame)[:, 0], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [8, 32, 64, 96])
+def test_howto100m_files_fit(frames):
+    """The authors' HowTo100M models: their divided layout, 1059 classes, 8 to 96 frames."""
+    weights = tiny(num_frames=frames, num_classes=1059).state_dict()
+    model = tiny(num_frames=frames, num_classes=1059)
+    model.load_state_dict(checkpoint_filter_fn({"model_state": from_native(weights, "the authors'", "divided")}, model))
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
