@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from measuring import seconds
 from peers import Case, create
-from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from timesformer_zoo.block import AttentionStep
 
 __all__ = ["Product", "Replay", "count", "expected_seconds", "operations"]
 
@@ -37,34 +40,40 @@ class Product:
         return 2 * self.batch * self.rows * self.inner * self.columns
 
 
+class _Watch(TorchFunctionMode):
+    """Counts the products that pass by, whoever calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[Product] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is F.linear:
+            x, weight = args[:2]
+            self.found[Product(x.numel() // x.shape[-1], x.shape[-1], len(weight))] += 1
+        elif func is F.conv2d:
+            weight = args[1]
+            self.found[Product(out.numel() // out.shape[1], weight[0].numel(), len(weight))] += 1
+        elif func is F.scaled_dot_product_attention:
+            q, k = args[:2]
+            groups, heads, queries, d = q.shape
+            self.found[Product(queries, d, k.shape[2], groups * heads, False)] += 1  # queries with keys
+            self.found[Product(queries, k.shape[2], d, groups * heads, False)] += 1  # weights with values
+        return out
+
+
 @lru_cache
 def count(case: Case, fused: bool = True) -> Counter[Product]:
     """Every product of our model's forward pass and how often it occurs."""
-    model = create(case, "meta")
-    found: Counter[Product] = Counter()
-
-    def linear(module: nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        found[Product(output.numel() // module.out_features, module.in_features, module.out_features)] += 1
-
-    def convolution(module: nn.Conv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        found[Product(output.numel() // module.out_channels, module.weight[0].numel(), module.out_channels)] += 1
-
-    def attention(module: nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        groups, tokens, width = inputs[0].shape
-        heads = groups * model.num_heads
-        found[Product(tokens, width // model.num_heads, tokens, heads, False)] += 1  # queries with keys
-        found[Product(tokens, tokens, width // model.num_heads, heads, False)] += 1  # weights with values
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and not (fused and name.endswith(".fc")):
-            module.register_forward_hook(linear)
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(convolution)
-        if name.endswith(".qkv"):
-            module.register_forward_hook(attention)
-    with torch.inference_mode():
-        model.eval()(torch.empty(case.batch, 3, case.frames, case.size, case.size, device="meta"))
-    return found
+    model = create(case, "meta").eval()
+    for module in model.modules():
+        if fused and isinstance(module, AttentionStep):
+            module.fc = None
+    x = torch.empty(case.batch, 3, case.frames, case.size, case.size, device="meta")
+    with torch.inference_mode(), _Watch() as watch:
+        model(x)
+    return watch.found
 
 
 def operations(case: Case, fused: bool = True) -> int:

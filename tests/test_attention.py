@@ -7,6 +7,7 @@ import torch
 from dense_reference import STEPS, dense, group_of_patches
 from small_models import MODES, tiny
 from timm.layers import set_fused_attn
+from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer_zoo.attention import AttentionMode
 
@@ -87,15 +88,17 @@ def test_gradients_equal_those_of_dense_attention(mode):
 def test_groups_are_those_of_the_definition(step, grid):
     t, h, w = grid
     numbers = torch.arange(t * h * w).view(1, t, h, w, 1)
-    ours, outputs = set(), []
+    ours = set()
     for cell in step.cells(grid):
         groups = step.groups(numbers, cell)
-        outputs.append(groups)
         ours |= {tuple(sorted(group.tolist())) for group in groups.flatten(-1 - len(step.axes)).flatten(0, -2)}
     of_patch = group_of_patches(step.name, grid).tolist()
     members = itertools.groupby(sorted(range(t * h * w), key=lambda i: (of_patch[i], i)), key=lambda i: of_patch[i])
     assert ours == {tuple(patches) for _, patches in members}
-    assert torch.equal(step.ungroup(outputs, step.cells(grid), grid), numbers)  # and back
+    views = step.views(numbers, grid)
+    groups = [group for view in views for group in view.flatten(-1 - len(step.axes)).flatten(0, -2).tolist()]
+    assert sorted(map(sorted, groups)) == sorted(map(list, ours))
+    assert torch.equal(step.ungroup(views, grid), numbers)  # and back
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -153,6 +156,67 @@ def test_hooks_see_whole_outputs(name):
         model(x)
     assert len(seen) == 2
     torch.testing.assert_close(seen[0], seen[1])
+    assert seen[0].numel() >= 2400 * 8  # every patch's
+
+
+# ---- the last block, of which the head sees the class token alone ----
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "grad"])
+@pytest.mark.parametrize("grid", [(4, 2, 2), (3, 3, 5), (6, 20, 20)], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_logits_are_those_of_all_tokens(mode, grid, grad):
+    model, x = model_of(mode, grid, embed_dim=8, num_heads=2), clip_of(grid)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(model(x), model.forward_head(model.forward_features(x)))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_are_those_of_all_tokens(mode, checkpointing):
+    model, x = model_of(mode, (4, 2, 3)), clip_of((4, 2, 3))
+    model.set_grad_checkpointing(checkpointing)
+    gradients = []
+    for logits in (model(x), model.forward_head(model.forward_features(x))):
+        model.zero_grad()
+        logits.square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "grad"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_last_block_does_less(mode, grad):
+    model, x = model_of(mode, (4, 4, 4)), clip_of((4, 4, 4))
+
+    def operations(function):
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(grad):
+            function(x)
+        return counter.get_total_flops()
+
+    assert operations(model) < 0.85 * operations(lambda x: model.forward_head(model.forward_features(x)))
+
+
+def test_what_looks_at_all_tokens_sees_all_tokens():
+    grid = (4, 2, 2)
+
+    class Doubled(type(model_of("divided", grid))):
+        def forward_features(self, x):
+            return 2 * super().forward_features(x)
+
+    class Wider(type(model_of("divided", grid).blocks[0])):
+        def forward(self, x, grid):
+            return super().forward(x, grid).roll(1, 1)  # the last patch where the class token was
+
+    x, plain = clip_of(grid), model_of("divided", grid)
+    features = plain.forward_features(x)
+    plain.norm.register_forward_hook(lambda module, args, output: output + 1)
+    torch.testing.assert_close(plain(x), plain.forward_head(features + 1))
+    for change in (Doubled, Wider):
+        model = model_of("divided", grid)
+        (model if change is Doubled else model.blocks[-1]).__class__ = change
+        tokens = {Doubled: 2 * features, Wider: features.roll(1, 1)}[change]
+        torch.testing.assert_close(model(x), model.forward_head(tokens))
 
 
 # ---- fused attention ----
@@ -206,6 +270,15 @@ def test_drop_path_keeps_or_drops_a_clip_as_one(mode):
         for step, bias in zip(model.blocks[1].steps.values(), step_biases, strict=False):
             left[:, 0 if step.step.class_token else 1 :] += bias
     assert (outputs - left).flatten(1).abs().amax(1).min() < 1e-5
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_empty_batch_gives_no_logits(mode, training):
+    model, x = model_of(mode, (4, 2, 2), drop_path_rate=0.5).train(training), clip_of((4, 2, 2))[:0]
+    with torch.set_grad_enabled(training):
+        assert model(x).shape == (0, model.num_classes)
+        assert model.forward_features(x).shape == (0, 17, model.embed_dim)
 
 
 @pytest.mark.parametrize("mode", MODES)

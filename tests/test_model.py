@@ -177,7 +177,7 @@ def test_interpolation_over_time_can_be_the_authors():
 
 
 def test_resampled_embeddings_are_kept(monkeypatch):
-    import timesformer_zoo.model as module
+    import timesformer_zoo.embedding as module
 
     calls = []
     resample = module.resample_pos_embed

@@ -215,7 +215,7 @@ def test_classifier(name):
     feature = model.forward_head(model.forward_features(x), pre_logits=True)
     model.reset_classifier(0)
     assert isinstance(model.get_classifier(), nn.Identity)
-    assert torch.equal(model(x), feature)
+    torch.testing.assert_close(model(x), feature)
     model.double().reset_classifier(7)
     assert model.get_classifier().weight.dtype == torch.float64
     assert model(x.double()).shape == (2, 7)
@@ -518,11 +518,12 @@ def test_compile_with_dynamic_batch_and_frames(name):
             torch._dynamo.mark_dynamic(x, 0)
             torch._dynamo.mark_dynamic(x, 2)
             torch.testing.assert_close(compiled(x), model(x))
-        assert counter.frame_count == 1
+        graphs = 2 if mode_of(name) == "local_global" else 1  # a stride of 2 cuts odd numbers of frames unequally
+        assert counter.frame_count == graphs
         for batch in (3, 2):
             x = clip(batch, 4, 32, 16)
             torch.testing.assert_close(compiled(x), model(x))
-        graphs = 1 if model.time_embed is None else 2  # the model's own number of frames needs no resampling
+        graphs += model.time_embed is not None  # the model's own number of frames needs no resampling
         assert counter.frame_count == graphs
 
 

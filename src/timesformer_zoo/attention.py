@@ -10,17 +10,12 @@ arXiv 2102.05095, section 3 and figure 2.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, use_fused_attn
-from torch import nn
 
-__all__ = ["AttentionMode", "AttentionStep", "Block", "Step"]
+__all__ = ["AttentionMode", "Cell", "Grid", "Step"]
 
 Grid = tuple[int, int, int]
 """(T, h, w): frames, patch rows, patch columns."""
@@ -55,28 +50,57 @@ class Step:
         t, h, w = (cuts(axis, size) for axis, size in zip("thw", grid, strict=True))
         return list(itertools.product(t, h, w))
 
-    def order(self) -> list[int]:
-        """Permutation of the dimensions B T h w D: batch, the axes that number the groups, `axes`, width."""
-        others = [i for i, axis in enumerate("thw", 1) if axis not in self.axes]
-        return [0, *others, *(i for i, axis in enumerate("thw", 1) if axis in self.axes), 4]
-
     def groups(self, patches: torch.Tensor, cell: Cell) -> torch.Tensor:
         """A view of the patches (B, T, h, w, D) of one cell: (B, *axes that number groups, *axes attended, D)."""
         t, h, w = cell
-        view = patches[:, t, h, w].permute(self.order())
-        return view if len(self.axes) < 3 else view.unsqueeze(1)
+        return self._attended_last(patches[:, t, h, w])
 
-    def ungroup(self, outputs: list[torch.Tensor], cells: list[Cell], grid: Grid) -> torch.Tensor:
-        """The inverse of `groups` over all cells: (B, T, h, w, D)."""
-        order = self.order()
-        back = [order.index(i) for i in range(5)]
-        outputs = [(x.squeeze(1) if len(self.axes) == 3 else x).permute(back) for x in outputs]
-        if len(cells) == 1:
-            return outputs[0]
-        out = outputs[0].new_empty(outputs[0].shape[0], *grid, outputs[0].shape[-1])
-        for (t, h, w), x in zip(cells, outputs, strict=True):
-            out[:, t, h, w] = x
-        return out
+    def views(self, patches: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
+        """All groups as views of the patches (B, T, h, w, D), each (B, *axes that number groups, *axes attended, D).
+
+        Cells of equal size are one view, and the first axes number them; otherwise there is a view for each cell.
+        """
+        if not self.even(grid):
+            return [self.groups(patches, cell) for cell in self.cells(grid)]
+        for axis, i in self._cut(grid):
+            patches = patches.unflatten(i, (2, -1) if axis in self.halves else (-1, 2))
+            patches = patches.movedim(i if axis in self.halves else i + 1, 1)
+        return [self._attended_last(patches)]
+
+    def ungroup(self, outputs: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """The inverse of `views`: (B, T, h, w, D)."""
+        if not self.even(grid):
+            patches = outputs[0].new_empty(outputs[0].shape[0], *grid, outputs[0].shape[-1])
+            for cell, groups in zip(self.cells(grid), outputs, strict=True):
+                self.groups(patches, cell).copy_(groups)
+            return patches
+        cut = self._cut(grid)
+        patches = outputs[0].squeeze(1) if len(self.axes) == 3 and not cut else outputs[0]
+        order = self._order(len(cut))
+        patches = patches.permute([order.index(i) for i in range(len(order))])
+        for axis, i in reversed(cut):
+            patches = patches.movedim(1, i if axis in self.halves else i + 1).flatten(i, i + 1)
+        return patches
+
+    def even(self, grid: Grid) -> bool:
+        """Whether all cells are of equal size."""
+        return all(grid["thw".index(axis)] % 2 == 0 for axis, _ in self._cut(grid))
+
+    def _cut(self, grid: Grid) -> list[tuple[str, int]]:
+        """The axes that are cut, last first, and where each lies once those before it lead the grid as cells."""
+        axes = [axis for axis, size in zip("thw", grid, strict=True) if axis in self.halves + self.phases and size > 1]
+        return [(axis, 1 + "thw".index(axis) + n) for n, axis in enumerate(reversed(axes))]
+
+    def _order(self, cuts: int) -> list[int]:
+        """Permutation of B *cells T h w D: batch, all axes that number the groups, `axes`, width."""
+        grid = list(enumerate("thw", 1 + cuts))
+        numbering = [i for i, axis in grid if axis not in self.axes]
+        return [*range(1 + cuts), *numbering, *(i for i, axis in grid if axis in self.axes), 4 + cuts]
+
+    def _attended_last(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, *cells, T, h, w, D) -> (B, *axes that number groups, *axes attended, D)."""
+        view = patches.permute(self._order(patches.ndim - 5))
+        return view if view.ndim - 2 > len(self.axes) else view.unsqueeze(1)
 
 
 SPACE = Step("space", axes="hw")
@@ -116,228 +140,3 @@ class AttentionMode(str, Enum):
             if value == f"{mode.value}_space_time":
                 return mode
         raise ValueError(f"Unknown attention mode {value!r}. Choose one of: {', '.join(mode.value for mode in cls)}.")
-
-
-CHUNK_TOKENS = 2048
-"""Tokens worked on at once in inference on a CPU: their activations stay in its cache and in reused memory."""
-
-
-def eager_inference(x: torch.Tensor) -> bool:
-    """Whether x is on a CPU and nobody records what is done to it, no gradient and no compiler."""
-    return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    )
-
-
-class AttentionStep(nn.Module):
-    """Self-attention within the groups of one `Step`, with its norm and its residual.
-
-    Every step of a block but the last owns `fc`, a linear layer after the projection that starts at zero (the
-    authors' `temporal_fc`), so that a model which starts from an image ViT starts with its last step alone.
-    """
-
-    def __init__(
-        self,
-        step: Step,
-        dim: int,
-        num_heads: int,
-        *,
-        last: bool,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        drop_path: float = 0.0,
-        norm_layer: Callable[..., nn.Module] = nn.LayerNorm,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.step = step
-        self.num_heads = num_heads
-        self.fused_attn = use_fused_attn()
-        self.norm = norm_layer(dim, device=device, dtype=dtype)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
-        self.proj_drop = nn.Dropout(proj_drop)
-        self.drop_path = DropPath(drop_path)
-        self.fc = None if last else nn.Linear(dim, dim, device=device, dtype=dtype)
-
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """x + fc(drop_path(proj(attention(norm(x))))), the authors' order.
-
-        Args:
-            x: (B, L, D).
-            grid: (T, h, w) of the patches in x.
-
-        Returns:
-            (B, L, D).
-        """
-        y = self.norm(x)
-        cls, patches = y[:, :1], y[:, 1:].unflatten(1, grid)
-        keep = self.drop_path(x.new_ones(x.shape[0], 1, 1)) if self.training else None
-        cells = self.step.cells(grid)
-        outputs = [self._attend(self.step.groups(patches, cell), cls, keep) for cell in cells]
-        residual = self.step.ungroup([out for out, _ in outputs], cells, grid).flatten(1, 3)  # B (T h w) D
-        if self.step.class_token:
-            cls = torch.cat([c for _, c in outputs], 1).mean(1, keepdim=True)
-        else:
-            cls = torch.zeros_like(residual[:, :1])
-        return x + torch.cat([cls, residual], 1)
-
-    def add_(self, x: torch.Tensor, grid: Grid) -> None:
-        """`forward` for inference: x (B, L, D) becomes the result, a chunk of groups at a time, with no copy of it."""
-        patches_per_clip = grid[0] * grid[1] * grid[2]
-        for clips in x.split(max(1, CHUNK_TOKENS // patches_per_clip)):
-            cls = self.norm(clips[:, :1])
-            patches = clips[:, 1:].unflatten(1, grid)
-            cls_outputs = []
-            for cell in self.step.cells(grid):
-                groups = self.step.groups(patches, cell)
-                tokens = groups[:, :1].numel() // groups.shape[-1]
-                for part in groups.split(max(1, CHUNK_TOKENS // tokens), 1):
-                    out, cls_out = self._attend(self.norm(part), cls)
-                    part.add_(out)
-                    cls_outputs.append(cls_out)
-            if self.step.class_token:
-                clips[:, :1] += torch.cat(cls_outputs, 1).mean(1, keepdim=True)
-
-    def _attend(
-        self, groups: torch.Tensor, cls: torch.Tensor, keep: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention within groups of normalised patches.
-
-        Args:
-            groups: (B, *numbering axes, *attended axes, D).
-            cls: (B, 1, D) normalised class token.
-            keep: (B, 1, 1) drop-path factor of each clip.
-
-        Returns:
-            The residual of the patches, in the shape of `groups`, and of the class token in each group, (B, G, D).
-        """
-        shape, inner = groups.shape, len(self.step.axes)
-        y = groups.flatten(-1 - inner, -2)  # B *numbering S D
-        if self.step.class_token:
-            first = cls.view(shape[0], *[1] * (y.ndim - 2), shape[-1]).expand(*y.shape[:-2], 1, -1)
-            y = torch.cat([first, y], -2)
-        y = y.flatten(0, -3)  # (B G) S D, S now with the class token if it joins
-        y = self.proj_drop(self.proj(self._attention(y)))
-        if keep is not None:  # one factor a clip, whatever the number of its groups
-            y = (y.unflatten(0, (shape[0], -1)) * keep.unsqueeze(1)).flatten(0, 1)
-        y = (y if self.fc is None else self.fc(y)).unflatten(0, (shape[0], -1))  # B G S D
-        if self.step.class_token:
-            return y[:, :, 1:].reshape(shape), y[:, :, 0]
-        return y.reshape(shape), y[:, :0, 0]
-
-    def _attention(self, x: torch.Tensor) -> torch.Tensor:
-        """Multi-head self-attention over the second dimension: (N, S, D) -> (N, S, D), before the projection."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # N H S d each
-        if self.fused_attn:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
-        else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
-            weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-            x = self.attn_drop(weights.softmax(-1)) @ v
-        return x.transpose(1, 2).flatten(2)
-
-    @torch.no_grad()
-    def fuse(self) -> AttentionStep:
-        """Fold `fc` into `proj` for inference; without an `fc`, or once folded, there is nothing to do.
-
-        Returns:
-            Itself, as timm's `reparameterize_model` expects.
-
-        Raises:
-            ValueError: in training mode, or if one of the two is no longer a plain linear layer.
-        """
-        if self.training:
-            raise ValueError("fuse() folds layers that training must keep apart. Call model.eval() before it.")
-        if self.fc is None:
-            return self
-        for layer in (self.proj, self.fc):
-            if type(layer) is not nn.Linear:  # adapters wrap a layer, and hide what they add to its weight
-                raise ValueError(
-                    f"fuse() needs nn.Linear layers, got {type(layer).__name__}. Merge adapters into their layers "
-                    "first (peft: merge_and_unload())."
-                )
-        weight, bias = self.proj.weight.cpu().double(), self.proj.bias.cpu().double()
-        fc_weight, fc_bias = self.fc.weight.cpu().double(), self.fc.bias.cpu().double()
-        self.proj.weight.copy_(fc_weight @ weight)
-        self.proj.bias.copy_(fc_weight @ bias + fc_bias)
-        self.fc = None
-        return self
-
-
-class Block(nn.Module):
-    """The attention steps of a mode in their order, then the MLP; pre-norm, each with a residual."""
-
-    def __init__(
-        self,
-        mode: AttentionMode,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        *,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        drop_path: float = 0.0,
-        norm_layer: Callable[..., nn.Module] = nn.LayerNorm,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.steps = nn.ModuleDict(
-            {
-                step.name: AttentionStep(
-                    step,
-                    dim,
-                    num_heads,
-                    last=step is mode.steps[-1],
-                    qkv_bias=qkv_bias,
-                    attn_drop=attn_drop,
-                    proj_drop=proj_drop,
-                    drop_path=drop_path,
-                    norm_layer=norm_layer,
-                    device=device,
-                    dtype=dtype,
-                )
-                for step in mode.steps
-            }
-        )
-        self.norm = norm_layer(dim, device=device, dtype=dtype)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, device=device, dtype=dtype)
-        self.drop_path = DropPath(drop_path)
-
-    def attention_steps(self) -> Iterator[AttentionStep]:
-        """The steps in order, typed."""
-        for step in self.steps.values():
-            assert isinstance(step, AttentionStep)  # for the type checker
-            yield step
-
-    def _plain(self) -> bool:
-        """Whether nobody looks inside: no training, no hook that waits for a whole output, no attention maps."""
-        return (
-            not self.training
-            and all(step.fused_attn for step in self.attention_steps())
-            and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())
-        )
-
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """(B, L, D) -> (B, L, D); `grid` is (T, h, w) of the patches in x.
-
-        In eager inference on a CPU, residuals are added in place and in chunks, and the input stays as it is.
-        """
-        if eager_inference(x) and self._plain():
-            x = x.clone(memory_format=torch.contiguous_format)  # once a block: whoever holds its input may keep it
-            for step in self.attention_steps():
-                step.add_(x, grid)
-            for tokens in x.flatten(0, 1).split(CHUNK_TOKENS):
-                tokens.add_(self.mlp(self.norm(tokens)))
-            return x
-        for step in self.attention_steps():
-            x = step(x, grid)
-        x = x + self.drop_path(self.mlp(self.norm(x)))
-        return x

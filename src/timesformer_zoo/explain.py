@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from timesformer_zoo.attention import AttentionStep, Block, Cell, Grid, Step
+from timesformer_zoo.attention import Cell, Grid, Step
+from timesformer_zoo.block import AttentionStep, Block
 from timesformer_zoo.model import TimeSformer
 
 if TYPE_CHECKING:
@@ -198,11 +199,17 @@ def _run(
     seen: list[tuple[str, Step, torch.Tensor]] = []
     with _watching(model, lambda key, step, weights: seen.append((key, step.step, keep(weights)))):
         model.forward_features(clip)
+    grid = _grid(model, clip)
     counts: dict[str, int] = {}
     for key, step, weights in seen:
-        cell = counts.get(key, 0)
-        counts[key] = cell + 1
-        yield key, step, cell if len(step.cells(_grid(model, clip))) > 1 else None, weights
+        if len(step.cells(grid)) == 1:
+            yield key, step, None, weights
+            continue
+        equal = len(step.cells(grid)) if step.even(grid) else 1  # cells of equal size run together
+        for part in weights.unflatten(0, (clip.shape[0], equal)).unbind(1):  # one group a cell
+            cell = counts.get(key, 0)
+            counts[key] = cell + 1
+            yield key, step, cell, part
 
 
 def _through(row: torch.Tensor, step: Step, maps: list[torch.Tensor], grid: Grid) -> torch.Tensor:

@@ -13,9 +13,10 @@ from typing import Any
 import timm
 import torch
 
+from timesformer_zoo.embedding import to_pair
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.hub_errors import explain_hub_errors
-from timesformer_zoo.model import TimeSformer, to_pair
+from timesformer_zoo.model import TimeSformer
 from timesformer_zoo.table import CHECKPOINTS
 from timesformer_zoo.transformers_format import from_transformers_config
 

@@ -14,26 +14,21 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from timm.layers import PatchEmbed, trunc_normal_
+from timm.layers import trunc_normal_
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from timesformer_zoo.attention import AttentionMode, Block, Grid, eager_inference
-from timesformer_zoo.resample import resample_pos_embed, resample_time_embed
+from timesformer_zoo.attention import AttentionMode, Grid
+from timesformer_zoo.block import Block, hooked
+from timesformer_zoo.embedding import ClipEmbedding, Size
 
 __all__ = ["TimeSformer"]
 
-Size = int | tuple[int, int]
 Pool = Literal["token", "avg", "frame"]
 
 
-def to_pair(size: Size | Sequence[int]) -> tuple[int, int]:
-    """An int or a pair as (height, width)."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-class TimeSformer(nn.Module):
+class TimeSformer(ClipEmbedding):
     """A TimeSformer in any attention mode.
 
     Input (B, C, T, H, W), float; logits (B, num_classes). Any number of frames and any size that the patch size
@@ -98,18 +93,31 @@ class TimeSformer(nn.Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
-        check_sizes(embed_dim, num_heads, num_frames, to_pair(img_size), None if dynamic_img_pad else patch_size)
+        target = torch.get_default_device() if device is None else torch.device(device)
+        dd: dict[str, Any] = {"device": "meta" if weight_init == "skip" else target, "dtype": dtype}
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")
+        super().__init__(
+            img_size,
+            patch_size,
+            num_frames,
+            in_chans,
+            embed_dim,
+            per_frame=AttentionMode(attention).per_frame,
+            pre_norm=pre_norm,
+            pos_drop_rate=pos_drop_rate,
+            dynamic_img_pad=dynamic_img_pad,
+            time_interpolation=time_interpolation,
+            norm_layer=norm_layer,
+            **dd,
+        )
         self.attention = AttentionMode(attention)
         self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
         self.depth = depth
         self.num_heads = num_heads
-        self.num_frames = num_frames
-        self.in_chans = in_chans
         self.num_classes = num_classes
         self.num_prefix_tokens = 1
-        self.dynamic_img_pad = dynamic_img_pad
-        self.time_interpolation = time_interpolation
         self.clip = clip
         self._fixed_args = dict(
             mlp_ratio=mlp_ratio,
@@ -122,29 +130,7 @@ class TimeSformer(nn.Module):
             drop_path_rate=drop_path_rate,
         )
         self.grad_checkpointing = False
-        self._resampled: tuple[Any, torch.Tensor, torch.Tensor] | None = None  # see _pos_embed_for
         self._set_pool(global_pool)
-
-        target = torch.get_default_device() if device is None else torch.device(device)
-        dd: dict[str, Any] = {"device": "meta" if weight_init == "skip" else target, "dtype": dtype}
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
-        self.patch_embed = PatchEmbed(
-            to_pair(img_size),
-            to_pair(patch_size),
-            in_chans,
-            embed_dim,
-            strict_img_size=False,
-            dynamic_img_pad=dynamic_img_pad,
-            **dd,
-        )
-        h, w = self.patch_grid(*to_pair(img_size))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim, **dd))
-        self.time_embed: nn.Parameter | None = None
-        if not self.attention.per_frame:
-            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim, **dd))
-        self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.norm_pre: nn.Module = norm_layer(embed_dim, **dd) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
                 self.attention,
@@ -188,28 +174,6 @@ class TimeSformer(nn.Module):
                 if isinstance(step.fc, nn.Linear):
                     nn.init.zeros_(step.fc.weight)
 
-    # ---- sizes ----
-
-    @property
-    def img_size(self) -> tuple[int, int]:
-        """(H, W) in pixels that the position embeddings are made for."""
-        return to_pair(self.patch_embed.img_size)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """(height, width) of a patch in pixels."""
-        return to_pair(self.patch_embed.patch_size)
-
-    @property
-    def grid_size(self) -> Grid:
-        """(T, h, w) that the embeddings are made for."""
-        return (self.num_frames, *self.patch_grid(*self.img_size))
-
-    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
-        h, w = self.patch_embed.dynamic_feat_size((height, width))
-        return h, w
-
     @property
     def model_args(self) -> dict[str, Any]:
         """The constructor's arguments that make this model as it is now, plain enough for JSON; a saved config's."""
@@ -230,104 +194,23 @@ class TimeSformer(nn.Module):
             **self._fixed_args,
         )
 
-    @torch.no_grad()
-    def set_input_size(
-        self, img_size: Size | None = None, num_frames: int | None = None, patch_size: Size | None = None
-    ) -> None:
-        """Resample the embeddings, and the patch embedding, once and for all to another size.
-
-        Args:
-            img_size: pixels; None keeps it.
-            num_frames: frames; None keeps it.
-            patch_size: pixels of a patch; None keeps it.
-
-        Raises:
-            ValueError: if the patch size does not divide the size and `dynamic_img_pad` is off.
-        """
-        size = self.img_size if img_size is None else to_pair(img_size)
-        frames = self.num_frames if num_frames is None else num_frames
-        patch = self.patch_size if patch_size is None else to_pair(patch_size)
-        check_sizes(self.embed_dim, self.num_heads, frames, size, None if self.dynamic_img_pad else patch)
-        old = self.grid_size[1:]
-        self.patch_embed.set_input_size(size, patch)
-        pos = resample_pos_embed(self.pos_embed, old, self.patch_grid(*size))
-        self.pos_embed = nn.Parameter(pos.clone(), requires_grad=self.pos_embed.requires_grad)
-        if self.time_embed is not None:
-            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
-            self.time_embed = nn.Parameter(time.clone(), requires_grad=self.time_embed.requires_grad)
-        self.num_frames = frames
-
     # ---- forward ----
 
-    def check_input(self, x: torch.Tensor) -> None:
-        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model."""
-        want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
-        if x.ndim != 5:
-            raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
-        if x.shape[1] != self.in_chans:
-            hint = " It looks like (B, T, C, H, W): use x.transpose(1, 2)." if x.shape[2] == self.in_chans else ""
-            raise ValueError(f"{want}, got C = {x.shape[1]} in {tuple(x.shape)}.{hint}")
-        if not x.is_floating_point():
-            raise ValueError(f"{want} of floating point, got {x.dtype}. clip_transform(model) makes it from uint8.")
-        check_sizes(
-            self.embed_dim, self.num_heads, x.shape[2], (x.shape[3], x.shape[4]),
-            None if self.dynamic_img_pad else self.patch_size,
-        )  # fmt: skip
-
-    def _pos_embed_for(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(1, 1 + h·w, D) for a patch grid (h, w). Eager inference keeps the last that was resampled.
-
-        What it was made from is compared by value: version counters miss what is written through `.data`.
-        """
-        pos, native = self.pos_embed, self.grid_size[1:]
-        if grid == native or not eager_inference(pos):
-            return resample_pos_embed(pos, native, grid)
-        if self._resampled is not None:
-            key, source, result = self._resampled
-            if key == (native, grid, pos.dtype) and source.shape == pos.shape and torch.equal(source, pos):
-                return result
-        result = resample_pos_embed(pos, native, grid)
-        self._resampled = ((native, grid, pos.dtype), pos.detach().clone(), result)
-        return result
-
-    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-        """Tokens of a clip batch, and the grid that they lie on.
-
-        Args:
-            x: (B, C, T, H, W).
-
-        Returns:
-            (B, 1 + T·h·w, D) and (T, h, w). Where every frame keeps its own class token (space-only), frames are
-            clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
-        """
-        self.check_input(x)
-        batch, _, frames, height, width = x.shape
-        h, w = self.patch_grid(height, width)
-        x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
-        pos = self._pos_embed_for((h, w))
-        x = x + pos[:, 1:]
-        if self.time_embed is not None:
-            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
-            x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
-        cls = (self.cls_token + pos[:, :1]).expand(x.shape[0], -1, -1)
-        x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
-        return x, (1 if self.attention.per_frame else frames, h, w)
-
-    def _clips(self, x: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _clips(self, x: torch.Tensor, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Class tokens (B, 1, D), or (B, T, D) one a frame, and patches (B, T·h·w, D) of the blocks' tokens."""
-        x = x.unflatten(0, (batch, -1))  # B (T or 1) L D
+        x = x.unflatten(0, (-1, frames if self.per_frame else 1))  # B (T or 1) L D
         return x[:, :, 0], x[:, :, 1:].flatten(1, 2)
 
-    def _final(self, x: torch.Tensor, batch: int) -> torch.Tensor:
+    def _final(self, x: torch.Tensor, frames: int) -> torch.Tensor:
         """The final norm over one class token and all patches: (B, 1 + T·h·w, D)."""
-        if self.attention.per_frame:
-            cls, patches = self._clips(x, batch)
+        if self.per_frame:
+            cls, patches = self._clips(x, frames)
             x = torch.cat([cls.mean(1, keepdim=True), patches], 1)
         x = self.norm(x)
         return x
 
-    def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        x = checkpoint(block, x, grid) if self.grad_checkpointing else block(x, grid)
+    def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid, **options: Any) -> torch.Tensor:
+        x = checkpoint(block, x, grid, **options) if self.grad_checkpointing else block(x, grid, **options)
         return x
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -335,7 +218,25 @@ class TimeSformer(nn.Module):
         tokens, grid = self.embed(x)
         for block in self.blocks:
             tokens = self._run(block, tokens, grid)
-        return self._final(tokens, x.shape[0])
+        return self._final(tokens, x.shape[2])
+
+    def _class_suffices(self) -> bool:
+        """Whether the class token is all that anybody sees of the last block, which then leaves out the rest."""
+        return (
+            self.global_pool == "token"
+            and type(self) is TimeSformer
+            and len(self.blocks) > 0
+            and type(self.blocks[-1]) is Block
+            and not hooked(self.blocks[-1])
+            and not hooked(self.norm)
+        )
+
+    def _class_feature(self, x: torch.Tensor) -> torch.Tensor:
+        """The class token of `forward_features`, (B, 1, D): the last block computes nothing for the patches."""
+        tokens, grid = self.embed(x)
+        for block in self.blocks[:-1]:
+            tokens = self._run(block, tokens, grid)
+        return self._final(self._run(self.blocks[-1], tokens, grid, class_only=True), x.shape[2])
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False, num_frames: int | None = None) -> torch.Tensor:
         """Pool and classify.
@@ -380,7 +281,8 @@ class TimeSformer(nn.Module):
             ValueError: for a wrong layout, size or type, saying what was expected.
         """
         if num_valid_frames is None:
-            return self.forward_head(self.forward_features(x), num_frames=x.shape[2])
+            features = self._class_feature(x) if self._class_suffices() else self.forward_features(x)
+            return self.forward_head(features, num_frames=x.shape[2])
         self.check_input(x)
         lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
         if lengths.shape != (x.shape[0],) or lengths.min() < 1 or lengths.max() > x.shape[2]:
@@ -421,18 +323,18 @@ class TimeSformer(nn.Module):
         output_fmt = str(getattr(output_fmt, "value", output_fmt))
         if output_fmt not in ("NCTHW", "NCHW", "NLC"):
             raise ValueError(f"Unknown output_fmt {output_fmt!r}. Choose NCTHW or NLC.")
-        batch, frames = x.shape[0], x.shape[2]
+        frames = x.shape[2]
         take, last = feature_take_indices(len(self.blocks), indices)
         tokens, grid = self.embed(x)
         outputs = []
         for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
             tokens = self._run(block, tokens, grid)
             if i in take:
-                cls, patches = self._clips(self.norm(tokens) if norm else tokens, batch)
+                cls, patches = self._clips(self.norm(tokens) if norm else tokens, frames)
                 if output_fmt != "NLC":
                     patches = patches.transpose(1, 2).unflatten(2, (frames, *grid[1:]))  # B D T h w
                 outputs.append((patches, cls) if return_prefix_tokens else patches)
-        return outputs if intermediates_only else (self._final(tokens, batch), outputs)
+        return outputs if intermediates_only else (self._final(tokens, frames), outputs)
 
     # ---- what timm asks of a model ----
 
@@ -506,18 +408,3 @@ def init_linear(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def check_sizes(dim: int, heads: int, frames: int, size: tuple[int, int], patch_size: Size | None) -> None:
-    """Raise ValueError for sizes that do not fit; patch_size None where frames are padded to it."""
-    if dim % heads:
-        raise ValueError(f"embed_dim {dim} is not a multiple of num_heads {heads}.")
-    if frames < 1:
-        raise ValueError(f"Expected at least 1 frame, got {frames}.")
-    if patch_size is not None:
-        patch = to_pair(patch_size)
-        if size[0] % patch[0] or size[1] % patch[1] or size[0] < patch[0] or size[1] < patch[1]:
-            raise ValueError(
-                f"Frames of {size[0]}x{size[1]} pixels are not a multiple of the patch, {patch[0]}x{patch[1]}. Resize "
-                "them, or create the model with dynamic_img_pad=True to pad them."
-            )

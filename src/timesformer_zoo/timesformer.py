@@ -15,8 +15,9 @@ from timm.models._features import FeatureGetterNet
 
 from timesformer_zoo.checkpoints import checkpoint_filter_fn, convert_on_load
 from timesformer_zoo.classes import bind_checkpoint
+from timesformer_zoo.embedding import to_pair
 from timesformer_zoo.hub_errors import explain_hub_errors
-from timesformer_zoo.model import TimeSformer, to_pair
+from timesformer_zoo.model import TimeSformer
 from timesformer_zoo.reading import refusing_pickles
 from timesformer_zoo.table import CHECKPOINTS, Checkpoint, timm_config
 
@@ -77,7 +78,8 @@ def _create_timesformer(
             feature_cfg=dict(out_indices=out_indices, feature_cls=FeatureGetterNet),
             **kwargs,
         )
-    model.pretrained_cfg.update({key: config[key] for key in fitted if key in config})
+    kept = config.keys() & model.pretrained_cfg.keys()  # timm removes the head of a model that is for features only
+    model.pretrained_cfg.update({key: config[key] for key in fitted if key in kept})
     if isinstance(model, TimeSformer):
         if pretrained:
             bind_checkpoint(model)
