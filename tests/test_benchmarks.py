@@ -34,6 +34,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (forward, "base space_only 8x224", [], "all"),
         (growth, "16 frames of 224 px", [], "all"),
         (training, "base 8x224, ours checkpointed", [], "all"),
+        (training, "base axial 8x224, without checkpointing", [], "first"),
+        (training, "base 8x224, bfloat16, neither", [], "all"),
         (hotspots, "base divided 8x224", [], "all"),
         (startup, "load base, saved by this package", [], "all"),
         (startup, "load base, released file", [], "all"),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from timesformer_zoo.annotations import class_key, read_labels, read_list
-from timesformer_zoo.datasets import DATASETS, AnnotationError, Sample, VideoList, read_videos
-from timesformer_zoo.errors import TimesformerZooError
+from timesformer_zoo.datasets import DATASETS, Sample, VideoList, read_videos
+from timesformer_zoo.errors import AnnotationError, TimesformerZooError
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -11,11 +11,10 @@ from videos import number_of, picture, real_video, write_video
 
 from timesformer_zoo.clip import ClipSpec
 from timesformer_zoo.datasets import Sample, VideoList
-from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.frames import FrameFolder
 from timesformer_zoo.loader import (
     Draw,
-    MissingVideosError,
     StepSampler,
     VideoDataset,
     make_loader,

@@ -94,6 +94,15 @@ def test_a_file_that_decord_starts_late_is_refused(name: str, tmp_path: Path) ->
         Video(path)
 
 
+@pytest.mark.parametrize("name", ["plain.mp4", "b_frames_264.avi"])
+def test_a_closed_video_opens_again(name: str, tmp_path: Path) -> None:
+    video = Video(write_video(tmp_path / name, 30, **FORMATS[name]))
+    assert numbers(video.frames([3, 20])) == [3, 20]
+    video.close()
+    video.close()
+    assert numbers(video.frames([25, 2])) == [25, 2]
+
+
 def test_frames_keep_order_and_repeats(tmp_path: Path) -> None:
     video = Video(write_video(tmp_path / "a.mp4"))
     frames = video.frames([9, 2, 9, 30])

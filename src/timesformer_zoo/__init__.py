@@ -4,7 +4,14 @@ from timesformer_zoo.attention import AttentionMode
 from timesformer_zoo.checkpoints import checkpoint_filter_fn, init_from_vit
 from timesformer_zoo.classes import model_labels, set_labels
 from timesformer_zoo.clip import ClipSpec, clip_spec, clip_transform, frame_indices
-from timesformer_zoo.errors import CheckpointError, DownloadError, TimesformerZooError, VideoReadError
+from timesformer_zoo.errors import (
+    AnnotationError,
+    CheckpointError,
+    DownloadError,
+    MissingVideosError,
+    TimesformerZooError,
+    VideoReadError,
+)
 from timesformer_zoo.explain import attention_maps, rollout
 from timesformer_zoo.hub import push_to_hf_hub, save_pretrained
 from timesformer_zoo.loading import load_model
@@ -17,10 +24,12 @@ from timesformer_zoo.video import load_views, read_clip
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnnotationError",
     "AttentionMode",
     "CheckpointError",
     "ClipSpec",
     "DownloadError",
+    "MissingVideosError",
     "TimeSformer",
     "TimesformerZooError",
     "VideoReadError",

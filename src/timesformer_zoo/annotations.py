@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timesformer_zoo.classes import label_set
-from timesformer_zoo.errors import TimesformerZooError
+from timesformer_zoo.errors import AnnotationError
 
 __all__ = [
-    "AnnotationError",
     "DataSet",
     "Place",
     "Request",
@@ -33,10 +32,6 @@ VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
-
-
-class AnnotationError(TimesformerZooError, ValueError):
-    """An annotation file is missing, or says something that cannot be."""
 
 
 class Place(NamedTuple):

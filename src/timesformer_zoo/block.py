@@ -85,16 +85,17 @@ class AttentionStep(nn.Module):
             (B, L, D), or (B, 1, D).
         """
         y = self.norm(x)
-        cls = y[:, :1]
+        cls, patches = y.split([1, y.shape[1] - 1], 1)  # not two slices: their gradients would each be as large as y
         keep = self.drop_path(x.new_ones(x.shape[0], 1, 1)) if self.training else None
-        views = self.step.views(y[:, 1:].unflatten(1, grid), grid)
+        views = self.step.views(patches.unflatten(1, grid), grid)
         outputs = [self._attend(view, cls, keep, class_only=class_only) for view in views]
-        first = self._class_residual(outputs, x[:, :1])
+        joined = int(self.step.class_token)
+        parts = [out.split([joined, out.shape[2] - joined], 2) for out in outputs]
+        first = self._class_residual([part for part, _ in parts], cls)
         if class_only:
             return x[:, :1] + first
-        patches = [out[:, :, self.step.class_token :] for out in outputs]
-        patches = [out.reshape(view.shape) for out, view in zip(patches, views, strict=True)]
-        residual = self.step.ungroup(patches, grid).flatten(1, 3)  # B (T h w) D
+        groups = [part.reshape(view.shape) for (_, part), view in zip(parts, views, strict=True)]
+        residual = self.step.ungroup(groups, grid).flatten(1, 3)  # B (T h w) D
         return x + torch.cat([first, residual], 1)
 
     def add_(self, x: torch.Tensor, grid: Grid, class_only: bool = False) -> None:
@@ -112,14 +113,13 @@ class AttentionStep(nn.Module):
                     out = self._attend(self.norm(part), cls, apply=linears, class_only=class_only)
                     if not class_only:
                         part.add_(out[:, :, self.step.class_token :].reshape(part.shape))
-                    outputs.append(out[:, :, :1])
+                    if self.step.class_token:
+                        outputs.append(out[:, :, :1].clone())  # a view would keep all of it in memory
             clips[:, :1] += self._class_residual(outputs, cls)
 
     def _class_residual(self, outputs: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-        """The mean of the class token's residuals in all groups, (B, G, S, D) each; 0 where it does not join them."""
-        if not self.step.class_token:
-            return torch.zeros_like(like)
-        return torch.cat([out[:, :, 0] for out in outputs], 1).mean(1, keepdim=True)
+        """The mean of the class token's residuals in all groups, (B, G, 1, D) -> (B, 1, D); 0 if it joins none."""
+        return torch.cat(outputs, 1).mean(1) if self.step.class_token else torch.zeros_like(like)
 
     def _attend(
         self,

@@ -76,15 +76,19 @@ class Linears:
 def _has_packed_product(dtype: torch.dtype) -> bool:
     """Whether this torch on this machine has oneDNN's product, and nothing is on that must see torch's own instead."""
     return (
-        dtype == torch.float32
-        and platform.machine() in ("x86_64", "AMD64")
+        platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and _multiplies_bfloat16()))
         and not torch.is_autocast_enabled("cpu")
         and _get_current_dispatch_mode() is None  # counters of operations know torch's own product only
     )
+
+
+def _multiplies_bfloat16() -> bool:
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:

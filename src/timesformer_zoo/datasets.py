@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timesformer_zoo.annotations import (
-    AnnotationError,
     DataSet,
     Place,
     Request,
@@ -26,9 +25,10 @@ from timesformer_zoo.annotations import (
     class_key,
     read_labels,
 )
+from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.protocols import DATASETS
 
-__all__ = ["DATASETS", "AnnotationError", "Sample", "VideoList", "read_videos"]
+__all__ = ["DATASETS", "Sample", "VideoList", "read_videos"]
 
 PathLike = str | os.PathLike[str]
 

@@ -1,6 +1,13 @@
 """The errors a user can act on. Each is also the builtin that fits, so that `except OSError` works."""
 
-__all__ = ["CheckpointError", "DownloadError", "TimesformerZooError", "VideoReadError"]
+__all__ = [
+    "AnnotationError",
+    "CheckpointError",
+    "DownloadError",
+    "MissingVideosError",
+    "TimesformerZooError",
+    "VideoReadError",
+]
 
 
 class TimesformerZooError(Exception):
@@ -17,3 +24,11 @@ class CheckpointError(TimesformerZooError, ValueError):
 
 class DownloadError(TimesformerZooError, OSError):
     """Weights could not be downloaded, and are not in the cache."""
+
+
+class AnnotationError(TimesformerZooError, ValueError):
+    """An annotation file is missing, or says something that cannot be."""
+
+
+class MissingVideosError(TimesformerZooError, FileNotFoundError):
+    """Videos that the annotations name are not there."""

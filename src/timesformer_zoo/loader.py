@@ -24,17 +24,13 @@ from torchvision import tv_tensors
 
 from timesformer_zoo.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
 from timesformer_zoo.datasets import Sample, VideoList
-from timesformer_zoo.errors import TimesformerZooError, VideoReadError
+from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.frames import Frames, open_frames
 
-__all__ = ["Batch", "Draw", "MissingVideosError", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
+__all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
 
 OnError = Literal["fail", "skip"]
 Where = Literal["start", "middle"]
-
-
-class MissingVideosError(TimesformerZooError, FileNotFoundError):
-    """Videos that the annotations name are not there."""
 
 
 class Draw(NamedTuple):

@@ -269,6 +269,9 @@ class TimeSformer(ClipEmbedding):
     def forward(self, x: torch.Tensor, num_valid_frames: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Classify clips.
 
+        Where the head sees the class token alone, the last block computes nothing else, unless somebody has hooked on
+        to it: the same logits as from all tokens, up to rounding.
+
         Args:
             x: (B, C, T, H, W), float, normalised as `clip_transform` does.
             num_valid_frames: B ints from 1 to T: the frames of each clip from there on are padding. The result is

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from timesformer_zoo.annotations import (
-    AnnotationError,
     DataSet,
     Place,
     Request,
@@ -20,6 +19,7 @@ from timesformer_zoo.annotations import (
     read_records,
     video_stem,
 )
+from timesformer_zoo.errors import AnnotationError
 
 __all__ = ["DATASETS"]
 

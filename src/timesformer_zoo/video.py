@@ -93,7 +93,7 @@ def load_views(
         frame_indices(spec, video.num_frames, video.fps, clip=c, num_clips=spec.clips) for c in range(spec.clips)
     ]
     union = sorted(set().union(*indices))
-    views = crop_views(video.stream(union), spec)  # each frame is decoded, resized and normalised once
+    views = crop_views(_stream_and_close(video, union), spec)  # each frame is decoded, resized and normalised once
     if indices == [union]:
         return views
     position = {index: t for t, index in enumerate(union)}
@@ -114,6 +114,8 @@ class Video:
     Raises:
         VideoReadError: missing, forbidden, a folder, empty, truncated, or not a video (it is an OSError, too).
     """
+
+    _reader: Any  # decord's; None once closed
 
     def __init__(self, path: PathLike, *, num_threads: int = 0) -> None:
         self.path = os.fsdecode(path)
@@ -158,6 +160,10 @@ class Video:
         """Of the upright frame, in pixels."""
         return self._size[1]
 
+    def close(self) -> None:
+        """Stop the decoder's threads and free its memory. Who reads on opens the file again."""
+        self._reader = None
+
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """`(T, H, W, C) uint8` RGB of any indices, in the order given; repeated ones are decoded once.
 
@@ -178,6 +184,8 @@ class Video:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
         for index in sorted(wanted):
+            if self._reader is None:
+                self._open()
             if not self._seekable:
                 if index < self._next:
                     self._open()
@@ -223,6 +231,12 @@ class Video:
     def _size(self) -> tuple[int, int]:
         height, width, _ = next(self.stream([0])).shape
         return height, width
+
+
+def _stream_and_close(video: Video, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+    """The frames, and then no decoder that goes on decoding while they are resized."""
+    yield from video.stream(indices)
+    video.close()
 
 
 def _decord() -> ModuleType:
