@@ -83,6 +83,25 @@ def test_a_layer_that_does_more_runs_as_it_is(gelu):
     assert torch.equal(Linears(x)(adapter, x, gelu=gelu), expected)
 
 
+@torch.no_grad()
+def test_a_replaced_forward_runs():
+    """As accelerate replaces it to bring a weight from elsewhere."""
+    linear, x = layer(), tokens()
+    linear.forward = lambda x: F.linear(x, linear.weight, linear.bias) + 1
+    assert torch.equal(Linears(x)(linear, x), linear(x))
+    model = tiny(num_frames=2)
+    expected = model(torch.zeros(1, 3, 2, 32, 32))
+    for block in model.blocks:
+        block.mlp.forward = lambda x, mlp=block.mlp: type(mlp).forward(mlp, x) + 1
+    assert not torch.allclose(model(torch.zeros(1, 3, 2, 32, 32)), expected)
+
+
+@torch.no_grad()
+def test_mixed_number_formats_are_refused_as_ever():
+    with pytest.raises(RuntimeError, match="dtype"):
+        Linears(tokens())(layer().bfloat16(), tokens())
+
+
 @pytest.mark.parametrize("case", ["few tokens", "small layer", "double", "switched off"])
 @torch.no_grad()
 def test_where_packing_does_not_pay_or_is_not_wanted_nothing_is_packed(case, no_plain_product, monkeypatch):

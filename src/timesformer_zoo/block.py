@@ -256,9 +256,11 @@ class Block(nn.Module):
 
     def _mlp(self, x: torch.Tensor, apply: Linears) -> torch.Tensor:
         """self.mlp(x) in inference; what somebody put in its place runs as it is."""
-        if type(self.mlp) is not Mlp or type(self.mlp.act) is not nn.GELU or self.mlp.act.approximate != "none":
-            return call(self.mlp, x)
-        return apply(self.mlp.fc2, self.mlp.norm(apply(self.mlp.fc1, x, gelu=True)))
+        mlp = self.mlp
+        plain = type(mlp) is Mlp and "forward" not in vars(mlp)
+        if not plain or type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
+            return call(mlp, x)
+        return apply(mlp.fc2, mlp.norm(apply(mlp.fc1, x, gelu=True)))
 
     def forward(self, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
         """(B, L, D) -> (B, L, D), or with `class_only` the class token alone, (B, 1, D), which takes half the work.

@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils import _python_dispatch
 
 __all__ = ["CHUNK_TOKENS", "Linears", "chunks", "eager_inference"]
 
@@ -63,7 +63,7 @@ class Linears:
 
     def __call__(self, layer: nn.Module, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         """`layer(x)`, and if asked the exact GELU of it, with no second tensor for that."""
-        if not (self._pays and _is_plain(layer)):
+        if not (self._pays and _is_plain(layer, x.dtype)):
             y: torch.Tensor = layer(x)
             return nn.functional.gelu(y) if gelu else y
         if layer not in self._packed:
@@ -74,7 +74,12 @@ class Linears:
 
 
 def _has_packed_product(dtype: torch.dtype) -> bool:
-    """Whether this torch on this machine has oneDNN's product, and nothing is on that must see torch's own instead."""
+    """Whether this torch on this machine has oneDNN's product, and nothing is on that must see torch's own instead.
+
+    Its operators are those that torch's compiler generates calls of. They are not documented, and a torch without them
+    multiplies as ever.
+    """
+    dispatch_mode = getattr(_python_dispatch, "_get_current_dispatch_mode", None)
     return (
         platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
@@ -82,7 +87,8 @@ def _has_packed_product(dtype: torch.dtype) -> bool:
         and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
         and (dtype == torch.float32 or (dtype == torch.bfloat16 and _multiplies_bfloat16()))
         and not torch.is_autocast_enabled("cpu")
-        and _get_current_dispatch_mode() is None  # counters of operations know torch's own product only
+        and dispatch_mode is not None
+        and dispatch_mode() is None  # counters of operations know torch's own product only
     )
 
 
@@ -91,6 +97,13 @@ def _multiplies_bfloat16() -> bool:
     return supported is not None and bool(supported())
 
 
-def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a layer is nn.Linear and no more, with a weight of its own: no adapter, no quantised weight."""
-    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and layer.weight.numel() >= PACK_WEIGHTS
+def _is_plain(layer: nn.Module, dtype: torch.dtype) -> TypeGuard[nn.Linear]:
+    """Whether a layer is nn.Linear and no more: no adapter, no quantised, offloaded or other weight than its own."""
+    return (
+        type(layer) is nn.Linear
+        and "forward" not in vars(layer)  # accelerate's hooks stand there
+        and type(layer.weight) is nn.Parameter
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype == dtype
+        and layer.weight.numel() >= PACK_WEIGHTS
+    )
