@@ -1,12 +1,14 @@
 """The modes against a dense formulation of their definition, and what an attention step promises."""
 
 import itertools
+from collections import Counter
 
 import pytest
 import torch
 from dense_reference import STEPS, dense, group_of_patches
 from small_models import MODES, tiny
 from timm.layers import set_fused_attn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer_zoo.attention import AttentionMode
@@ -254,6 +256,40 @@ def test_timms_switch_turns_fused_attention_off(mode, unfused, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_linear_layer_is_one_product_with_its_bias(mode):
+    """Groups are views until they reach a layer, and a product of a view would be a batch of small ones."""
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counts[func.overloadpacket] += 1
+            return func(*args, **(kwargs or {}))
+
+    model, x = model_of(mode, (4, 4, 6), global_pool="avg").train(), clip_of((4, 4, 6), batch=1)
+    counts = Counter()
+    with Count():
+        model(x)
+    assert counts[torch.ops.aten.addmm] == sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    assert counts[torch.ops.aten.mm] == counts[torch.ops.aten.bmm] == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bfloat16_gradient_is_the_float32_one_rounded(mode):
+    """On a CPU a step in bfloat16 computes attention otherwise than one in float32."""
+    model, x = model_of(mode, (4, 4, 6)).train(), clip_of((4, 4, 6))
+    layers = [step.qkv.weight for block in model.blocks for step in block.steps.values()]
+    with torch.no_grad():
+        for weight in layers:
+            weight *= 4  # so that attention is not the same everywhere
+    gradients = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = model(x).float().square().sum()
+        gradients[dtype] = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, layers)])
+    exact, rounded = gradients.values()
+    assert (rounded - exact).norm() < 0.015 * exact.norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_drop_path_keeps_or_drops_a_clip_as_one(mode):
     """Among equal clips a block has as many outcomes as there are ways to drop its residuals, and no more."""
     frames = 1 if mode == "space_only" else 3  # where each frame is a clip of its own
@@ -289,14 +325,15 @@ def test_first_block_is_never_dropped(mode):
     torch.testing.assert_close(model.train().blocks[0](x, grid), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("fused", [True, False])
-def test_attention_dropout_is_on_attention_weights(fused):
+def test_attention_dropout_is_on_attention_weights(fused, dtype):
     """Rate near 1: nothing is attended, so a step adds what its projection makes of zero."""
     set_fused_attn(fused)
     try:
-        model = model_of("joint", (2, 2, 2), attn_drop_rate=1 - 1e-6, depth=1).train()
+        model = model_of("joint", (2, 2, 2), attn_drop_rate=1 - 1e-6, depth=1, dtype=dtype).train()
     finally:
         set_fused_attn(True)
     step = model.blocks[0].steps["space_time"]
-    x, grid = model.embed(clip_of((2, 2, 2)))
+    x, grid = model.embed(clip_of((2, 2, 2)).to(dtype))
     torch.testing.assert_close(step(x, grid), x + step.proj.bias)

@@ -18,7 +18,7 @@ from timm.layers import DropPath, Mlp, use_fused_attn
 from torch import nn
 
 from timesformer_zoo.attention import AttentionMode, Grid, Step
-from timesformer_zoo.cpu import CHUNK_TOKENS, Linears, chunks, eager_inference
+from timesformer_zoo.cpu import CHUNK_TOKENS, Linears, chunks, eager_inference, plain_attention_faster
 
 __all__ = ["AttentionStep", "Block", "hooked"]
 
@@ -147,7 +147,7 @@ class AttentionStep(nn.Module):
             first = cls.view(batch, *[1] * (y.ndim - 2), y.shape[-1]).expand(*y.shape[:-2], 1, -1)
             y = torch.cat([first, y], -2)
         count = y.shape[1:-2].numel()  # G
-        y = y.flatten(0, -3)  # (B G) S D, S now with the class token if it joins
+        y = y.flatten(0, -3).contiguous()  # (B G) S D, S now with the class token if it joins
         y = self._attention(apply(self.qkv, y), queries=1 if class_only else None)
         y = call(self.proj_drop, apply(self.proj, y))
         if keep is not None:  # one factor a clip, whatever the number of its groups
@@ -168,7 +168,7 @@ class AttentionStep(nn.Module):
         """
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # N H S d each
         q = q[:, :, :queries]
-        if self.fused_attn:
+        if self.fused_attn and not (self.training and plain_attention_faster(k)):
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
             weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)

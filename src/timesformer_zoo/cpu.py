@@ -15,13 +15,16 @@ import torch
 from torch import nn
 from torch.utils import _python_dispatch
 
-__all__ = ["CHUNK_TOKENS", "Linears", "chunks", "eager_inference"]
+__all__ = ["CHUNK_TOKENS", "Linears", "chunks", "eager_inference", "plain_attention_faster"]
 
 CHUNK_TOKENS = 2048
 """Tokens worked on at once in inference on a CPU: their activations stay in its cache and in reused memory."""
 
 PACK_TOKENS, PACK_WEIGHTS = 512, 2**18
 """Fewer tokens, or a smaller weight, gain less than packing costs."""
+
+UNFUSED_TOKENS = {torch.bfloat16: 256}
+"""Up to how many keys fused attention with its gradient is slower than two products, by number format."""
 
 
 def eager_inference(x: torch.Tensor) -> bool:
@@ -32,6 +35,11 @@ def eager_inference(x: torch.Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
+
+
+def plain_attention_faster(keys: torch.Tensor) -> bool:
+    """Whether a training step is faster if attention over keys (N, H, S, d) is two products, not torch's fused one."""
+    return keys.device.type == "cpu" and keys.shape[-2] <= UNFUSED_TOKENS.get(keys.dtype, 0)
 
 
 def chunks(groups: torch.Tensor, numbering: int, axis: int = 1) -> Iterator[torch.Tensor]:

@@ -215,9 +215,14 @@ class TimeSformer(ClipEmbedding):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> normalised tokens (B, 1 + T·h·w, D), the class token first, patches in t h w order."""
+        return self._features(x)
+
+    def _features(self, x: torch.Tensor, class_only: bool = False) -> torch.Tensor:
+        """`forward_features`, or the class token of it, (B, 1, D): the last block computes nothing for the patches."""
         tokens, grid = self.embed(x)
-        for block in self.blocks:
-            tokens = self._run(block, tokens, grid)
+        for i, block in enumerate(self.blocks, 1):
+            options = {"class_only": True} if class_only and i == len(self.blocks) else {}
+            tokens = self._run(block, tokens, grid, **options)
         return self._final(tokens, x.shape[2])
 
     def _class_suffices(self) -> bool:
@@ -230,13 +235,6 @@ class TimeSformer(ClipEmbedding):
             and not hooked(self.blocks[-1])
             and not hooked(self.norm)
         )
-
-    def _class_feature(self, x: torch.Tensor) -> torch.Tensor:
-        """The class token of `forward_features`, (B, 1, D): the last block computes nothing for the patches."""
-        tokens, grid = self.embed(x)
-        for block in self.blocks[:-1]:
-            tokens = self._run(block, tokens, grid)
-        return self._final(self._run(self.blocks[-1], tokens, grid, class_only=True), x.shape[2])
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False, num_frames: int | None = None) -> torch.Tensor:
         """Pool and classify.
@@ -284,7 +282,7 @@ class TimeSformer(ClipEmbedding):
             ValueError: for a wrong layout, size or type, saying what was expected.
         """
         if num_valid_frames is None:
-            features = self._class_feature(x) if self._class_suffices() else self.forward_features(x)
+            features = self._features(x, class_only=True) if self._class_suffices() else self.forward_features(x)
             return self.forward_head(features, num_frames=x.shape[2])
         self.check_input(x)
         lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
