@@ -297,13 +297,21 @@ def test_labels_from_files(tmp_path):
     (tmp_path / "a.txt").write_text("run\njump\n\n")
     (tmp_path / "b.json").write_text('{"jump": "1", "run": "0"}')
     assert read_labels(tmp_path / "a.txt") == read_labels(tmp_path / "b.json") == ("run", "jump")
-    (tmp_path / "b.json").write_text('{"jump": 1, "run": 2}')
-    with pytest.raises(AnnotationError, match="indices 0 to 1"):
-        read_labels(tmp_path / "b.json")
+    for wrong in ('{"jump": 1, "run": 2}', '{"0": "run", "1": "jump"}', '{"jump": 1, "run": 1}'):
+        (tmp_path / "b.json").write_text(wrong)
+        with pytest.raises(AnnotationError, match="indices 0 to 1"):
+            read_labels(tmp_path / "b.json")
     with pytest.raises(AnnotationError, match="occur twice"):
         read_labels(["run", "Run"])
     with pytest.raises(ValueError, match="kinetics400"):
         read_labels("no_such_set")
+
+
+@pytest.mark.parametrize(("data", "expected"), [("folder", "a folder per class"), ("list", "a line per video")])
+def test_nothing_there_is_said(tmp_path, data, expected):
+    (tmp_path / "train.csv").write_text("\n")
+    with pytest.raises(AnnotationError, match=rf"no classes of {data} train there; expected {expected}"):
+        read_videos(data, tmp_path)
 
 
 def test_report_lists_every_class_if_asked(tmp_path):

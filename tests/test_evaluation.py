@@ -82,9 +82,18 @@ def test_any_batch_size_and_workers_give_the_same(bright):
 
 def test_the_model_is_left_as_it_was(bright):
     model = Fixed().train()
+    model.frozen = nn.Dropout().eval()  # as a half-frozen model has it
     evaluate(model, bright, progress=False)
-    assert model.training
+    assert (model.training, model.frozen.training) == (True, False)
     assert model.scale.grad is None
+
+
+def test_the_model_is_left_as_it_was_by_an_evaluation_that_fails(bright):
+    model = Fixed().train()
+    model.scale.data = model.scale.data.expand(7)  # does not fit six classes
+    with pytest.raises(RuntimeError, match="must match"):
+        evaluate(model, bright, progress=False)
+    assert model.training
 
 
 # ---- protocols ----

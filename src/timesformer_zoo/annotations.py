@@ -97,10 +97,11 @@ def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
         return _unique(tuple(line.strip() for line in text.splitlines() if line.strip()), str(path))
     content = _parse_json(path, text)
     if isinstance(content, dict):
-        by_index = {int(index): str(name) for name, index in content.items()}
-        if sorted(by_index) != list(range(len(content))):
+        by_index = {str(index): str(name) for name, index in content.items()}
+        expected = [str(i) for i in range(len(content))]
+        if by_index.keys() != set(expected):
             raise AnnotationError(f"{path}: expected {{name: index}} with indices 0 to {len(content) - 1}, each once.")
-        content = [by_index[i] for i in range(len(content))]
+        content = [by_index[index] for index in expected]
     # Diving-48's vocabulary spells a class as a list of its parts.
     return _unique(tuple("+".join(name) if isinstance(name, list) else str(name) for name in content), str(path))
 

@@ -126,6 +126,9 @@ def read_videos(
         classes = read_labels(entry.classes(request))
     else:
         classes = _classes_of(rows)
+    if not classes:
+        where = ", ".join(map(str, files)) or root
+        raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
     by_key = {class_key(name): i for i, name in enumerate(classes)}
     samples, missing = [], []
     for row in rows:

@@ -22,6 +22,7 @@ from timesformer_zoo.clip import clip_spec
 from timesformer_zoo.datasets import DATASETS, VideoList, add_data_arguments, read_videos
 from timesformer_zoo.loader import OnError, VideoDataset, Where, make_loader, shares, with_views
 from timesformer_zoo.loading import load_model
+from timesformer_zoo.predict import inference
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -153,9 +154,7 @@ def evaluate(
     weight = next(plain.parameters())
     guesses: dict[int, list[int]] = {}  # sample -> classes, the likeliest first
     skipped: dict[int, str] = {}
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with inference(model):
         for batch in track(loader, "evaluating", disable=not progress or rank > 0):
             skipped.update(batch.skipped)
             flat = batch.clips.flatten(0, 1)
@@ -165,7 +164,6 @@ def evaluate(
             logits = torch.cat([model(part.to(weight.device, weight.dtype)).float().cpu() for part in parts])
             for sample, rows in zip(batch.indices.tolist(), torch.split(logits, views), strict=False):
                 guesses[sample] = fuse(rows, spec.fuse).topk(min(5, rows.shape[-1])).indices.tolist()
-    model.train(was_training)
     if accelerator is not None:
         from accelerate.utils import gather_object
 

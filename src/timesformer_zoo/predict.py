@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import torch
+from torch import nn
 
 from timesformer_zoo.classes import Labels, label_names, model_labels
 from timesformer_zoo.clip import ClipSpec, clip_spec, crop_views, frame_indices
@@ -20,7 +21,7 @@ from timesformer_zoo.loading import load_model
 from timesformer_zoo.model import TimeSformer
 from timesformer_zoo.video import Video, load_views
 
-__all__ = ["Prediction", "Score", "fuse_views", "predict", "predict_windows"]
+__all__ = ["Prediction", "Score", "fuse_views", "inference", "predict", "predict_windows"]
 
 PathLike = str | os.PathLike[str]
 
@@ -218,7 +219,7 @@ def fuse_views(logits: torch.Tensor, fuse: str) -> torch.Tensor:
 def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:
     """(V, C, T, H, W) -> (V, num_classes), float32, on the CPU."""
     weight = model.pos_embed
-    with _inference(model):
+    with inference(model):
         parts = [
             model(part.to(device=weight.device, dtype=weight.dtype)).float().cpu()
             for part in torch.split(views, batch_size or _batch_size(model))
@@ -232,7 +233,7 @@ def _batch_size(model: TimeSformer) -> int:
 
 
 @contextmanager
-def _inference(model: TimeSformer) -> Iterator[None]:
+def inference(model: nn.Module) -> Iterator[None]:
     """Evaluation without gradients; afterwards every module is in the mode it was in, also of a half-frozen model."""
     training = [module for module in model.modules() if module.training]
     model.eval()
