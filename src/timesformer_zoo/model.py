@@ -93,7 +93,7 @@ class TimeSformer(ClipEmbedding):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        target = torch.get_default_device() if device is None else torch.device(device)
+        target = torch.empty(0, device=device).device  # of None: where tensors are made by default
         dd: dict[str, Any] = {"device": "meta" if weight_init == "skip" else target, "dtype": dtype}
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
         if embed_dim % num_heads:

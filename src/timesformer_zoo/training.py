@@ -342,6 +342,7 @@ def run(args: argparse.Namespace) -> int:
     for path, reason in done.skipped.items():
         accelerator.print(f"skipped: {path}: {reason}")
     accelerator.print(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+    accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
     accelerator.end_training()
     return 0
 
