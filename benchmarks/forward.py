@@ -17,6 +17,7 @@ import statistics
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from measuring import MIB, in_fresh_process, ratio, seconds, working_memory
@@ -83,7 +84,8 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
     logits = {name: model(x) for name, model in models.items()}  # the warm-up, too
     difference = largest_difference(case, logits["ours"], logits[case.peer]) if case.peer else None
     # Only now that the compiler's cache is filled: a process that compiles counts up to twice as much
-    memories = {name: (memory if options.quick else _memory_apart)(case, name) for name in names}
+    count = memory if options.quick else partial(in_fresh_process, memory)
+    memories = {name: count(case, name) for name in names}
     replay = Replay(case)
     times: dict[str, list[float]] = {name: [] for name in (*names, "linear", "products")}
     for _ in range(options.rounds):
@@ -111,10 +113,6 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
             "logits differ by": f"{difference:.1e}",
         }
     return [cells.get(column, "") for column in COLUMNS]
-
-
-def _memory_apart(case: Case, who: str) -> int | None:
-    return in_fresh_process(memory, case, who)
 
 
 def estimate(row: Row, options: Namespace) -> float:

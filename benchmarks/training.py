@@ -14,6 +14,7 @@ import statistics
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -97,10 +98,6 @@ def memory(case: Case, who: str) -> int:
     return working_memory(lambda: backward(model, x, autocast_of(case)))
 
 
-def _memory_apart(case: Case, who: str) -> int | None:
-    return in_fresh_process(memory, case, who)
-
-
 def measure(row: Row, options: Namespace) -> Sequence[str]:
     cases = {"ours": row.ours, **({"transformers": row.theirs} if row.theirs else {})}
     if options.quick:
@@ -114,7 +111,8 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
     if row.theirs and autocast is None:
         torch.testing.assert_close(first["ours"], first["transformers"], rtol=1e-3, atol=1e-5)
     # Only now that the compiler's cache is filled: a process that compiles counts up to twice as much
-    memories = {who: memory(case, who) if options.quick else _memory_apart(case, who) for who, case in cases.items()}
+    count = memory if options.quick else partial(in_fresh_process, memory)
+    memories = {who: count(case, who) for who, case in cases.items()}
     times = in_turns({who: step(model, x, autocast) for who, model in models.items()}, options.rounds)
     ours = memories["ours"]
     cells = {"ours, s": f"{statistics.median(times['ours']):.3f}", "ours, MiB": size(ours)}

@@ -147,7 +147,8 @@ class AttentionStep(nn.Module):
             first = cls.view(batch, *[1] * (y.ndim - 2), y.shape[-1]).expand(*y.shape[:-2], 1, -1)
             y = torch.cat([first, y], -2)
         count = y.shape[1:-2].numel()  # G
-        y = y.flatten(0, -3).contiguous()  # (B G) S D, S now with the class token if it joins
+        # (B G) S D, S now with the class token if it joins. Gathered: a view would be multiplied in many small products
+        y = y.flatten(0, -3).contiguous()
         y = self._attention(apply(self.qkv, y), queries=1 if class_only else None)
         y = call(self.proj_drop, apply(self.proj, y))
         if keep is not None:  # one factor a clip, whatever the number of its groups
