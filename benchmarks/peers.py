@@ -17,9 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import timesformer_zoo  # noqa: F401  (registers the models)
-from timesformer_zoo import TimeSformer
-from timesformer_zoo.formats import from_native
-from timesformer_zoo.transformers_format import to_transformers
+from timesformer_zoo import TimeSformer, to_transformers
+from timesformer_zoo.weights.formats import from_native
 
 __all__ = ["Case", "build", "clip", "largest_difference", "warm_up"]
 

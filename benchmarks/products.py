@@ -17,7 +17,7 @@ from measuring import seconds
 from peers import Case, create
 from torch.overrides import TorchFunctionMode
 
-from timesformer_zoo.block import AttentionStep
+from timesformer_zoo.model.block import AttentionStep
 
 __all__ = ["Product", "Replay", "count", "expected_seconds", "operations"]
 

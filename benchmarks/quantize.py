@@ -27,7 +27,7 @@ from products import expected_seconds
 from results import Table, run
 from torch import nn
 
-from timesformer_zoo.table import CHECKPOINTS
+from timesformer_zoo import CHECKPOINTS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 

@@ -29,11 +29,15 @@ from peers import Case, create
 from results import Table, run
 from safetensors.torch import load_file
 
-from timesformer_zoo.clip import ClipSpec, frame_indices
-from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.table import CHECKPOINTS
-from timesformer_zoo.transformers_format import to_transformers
-from timesformer_zoo.video import load_views, read_clip
+from timesformer_zoo import (
+    CHECKPOINTS,
+    ClipSpec,
+    frame_indices,
+    load_views,
+    read_clip,
+    save_pretrained,
+    to_transformers,
+)
 
 Calls = tuple[Callable[[], Any], Callable[[], Any]]  # ours, and what it is compared with
 EMBEDDED = CHECKPOINTS["timesformer_tiny_divided.camera_motion"]
@@ -124,7 +128,7 @@ def views(name: str, case: Case, folder: Path) -> Calls:
 def classify(case: Case | None, folder: Path) -> Calls:
     model = [] if case is None else ["--model", str(own_folder(case, folder))]
     arguments = ["classify", str(film("bigbuckbunny")), "--device", "cpu", *model]
-    ours = process(f"import sys; from timesformer_zoo.cli import main; sys.exit(main({arguments!r}))")
+    ours = process(f"import sys; from timesformer_zoo.cli.main import main; sys.exit(main({arguments!r}))")
     return ours, process("import timm")
 
 

@@ -6,11 +6,9 @@
 The commands for the published numbers are in examples/README.md.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import sys
 
-from timesformer_zoo import evaluation
+from timesformer_zoo.cli.main import main
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    evaluation.add_arguments(parser)
-    evaluation.run(parser.parse_args())
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -8,11 +8,9 @@
 goes on from the last checkpoint in run/, to the same result.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import sys
 
-from timesformer_zoo import training
+from timesformer_zoo.cli.main import main
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    training.add_arguments(parser)
-    training.run(parser.parse_args())
+    sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -12,9 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo.datasets import read_videos
-from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.loader import Batch, VideoDataset, make_loader
+from timesformer_zoo import Batch, VideoDataset, make_loader, read_videos, save_pretrained
 
 
 class Classifier(lightning.LightningModule):

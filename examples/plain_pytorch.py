@@ -11,11 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, RandomSampler
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo.classes import set_labels
-from timesformer_zoo.datasets import read_videos
-from timesformer_zoo.evaluation import evaluate
-from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.loader import VideoDataset, make_loader
+from timesformer_zoo import VideoDataset, evaluate, make_loader, read_videos, save_pretrained, set_labels
 
 parser = argparse.ArgumentParser()
 parser.add_argument("videos")

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo.datasets import read_videos
-from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.loader import Item, VideoDataset
+from timesformer_zoo import Item, VideoDataset, read_videos, save_pretrained
 
 
 class ForTrainer(torch.nn.Module):

@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional as F
 from videos import real_video
 
-from timesformer_zoo.datasets import Sample, VideoList
-from timesformer_zoo.video import Video
+from timesformer_zoo import Sample, Video, VideoList
 
 FILMS = ("bigbuckbunny", "bikes", "carphone_pristine")
 

@@ -25,7 +25,7 @@ def _rank(rank: int, world: int, port: int, target: Callable[..., None], args: S
 def launch(world: int, target: Callable[..., None], *args: Any) -> list[BaseProcess]:
     """Start `target(*args)` in `world` ranks. They are forked from a server that has the slow imports done."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timesformer_zoo.training", "accelerate", "matplotlib.figure", "ranks"])
+    context.set_forkserver_preload(["timesformer_zoo.train.finetune", "accelerate", "matplotlib.figure", "ranks"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

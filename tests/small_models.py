@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from timesformer_zoo.checkpoints import checkpoint_filter_fn
-from timesformer_zoo.model import TimeSformer
+from timesformer_zoo import TimeSformer, checkpoint_filter_fn
 
 DATA = Path(__file__).parent / "data" / "model"
 GOLDEN = sorted(path.stem for path in DATA.glob("*.safetensors"))

@@ -14,12 +14,8 @@ from hub_server import HubServer
 from safetensors.torch import load_file
 from videos import real_video
 
-from timesformer_zoo import TimeSformer
-from timesformer_zoo.cli import main
-from timesformer_zoo.hub import save_pretrained
-from timesformer_zoo.loading import load_model
-from timesformer_zoo.predict import predict
-from timesformer_zoo.video import load_views
+from timesformer_zoo import TimeSformer, load_model, load_views, predict, save_pretrained
+from timesformer_zoo.cli.main import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -81,8 +77,8 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
         # Elsewhere: another process, with nothing but the name.
         code = (
             "import json, sys, timm, torch, timesformer_zoo\n"
-            "from timesformer_zoo.predict import predict\n"
-            "from timesformer_zoo.video import load_views\n"
+            "from timesformer_zoo import predict\n"
+            "from timesformer_zoo import load_views\n"
             "model = timm.create_model('hf-hub:me/films', pretrained=True).eval()\n"
             "torch.set_num_threads(1)\n"
             "logits = model(load_views(sys.argv[1], model))\n"

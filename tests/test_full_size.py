@@ -9,7 +9,7 @@ import torch
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 import timesformer_zoo  # noqa: F401  (registers the models)
-from timesformer_zoo.table import CHECKPOINTS
+from timesformer_zoo import CHECKPOINTS
 
 SHAPES = json.loads((Path(__file__).parent / "data" / "model" / "official_shapes.json").read_text())
 RELEASED = [

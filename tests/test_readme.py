@@ -9,7 +9,7 @@ from shutil import copy
 
 import pytest
 
-from timesformer_zoo.table import CHECKPOINTS
+from timesformer_zoo import CHECKPOINTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

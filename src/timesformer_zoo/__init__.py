@@ -1,9 +1,11 @@
-"""TimeSformer, the video transformer, as timm models. Importing this package registers them with timm."""
+"""TimeSformer, the video transformer, as timm models. Importing this package registers them with timm.
 
-from timesformer_zoo.attention import AttentionMode
-from timesformer_zoo.checkpoints import checkpoint_filter_fn, init_from_vit
-from timesformer_zoo.classes import model_labels, set_labels
-from timesformer_zoo.clip import ClipSpec, clip_spec, clip_transform, frame_indices
+All public names are here. Those for data sets and training are imported when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from timesformer_zoo.errors import (
     AnnotationError,
     CheckpointError,
@@ -12,43 +14,150 @@ from timesformer_zoo.errors import (
     TimesformerZooError,
     VideoReadError,
 )
-from timesformer_zoo.explain import attention_maps, rollout
-from timesformer_zoo.hub import push_to_hf_hub, save_pretrained
-from timesformer_zoo.loading import load_model
-from timesformer_zoo.model import TimeSformer
-from timesformer_zoo.predict import predict, predict_windows
-from timesformer_zoo.timesformer import *  # noqa: F403  (registers; the factory functions)
-from timesformer_zoo.timesformer import checkpoint_of
-from timesformer_zoo.transformers_format import to_transformers
-from timesformer_zoo.video import load_views, read_clip
+from timesformer_zoo.explanation import attention_maps, overlay, rollout
+from timesformer_zoo.factories import (
+    checkpoint_of,
+    timesformer_base_axial,
+    timesformer_base_divided,
+    timesformer_base_joint,
+    timesformer_base_local_global,
+    timesformer_base_space_only,
+    timesformer_hr_axial,
+    timesformer_hr_divided,
+    timesformer_hr_joint,
+    timesformer_hr_local_global,
+    timesformer_hr_space_only,
+    timesformer_l_axial,
+    timesformer_l_divided,
+    timesformer_l_joint,
+    timesformer_l_local_global,
+    timesformer_l_space_only,
+    timesformer_tiny_axial,
+    timesformer_tiny_divided,
+    timesformer_tiny_joint,
+    timesformer_tiny_local_global,
+    timesformer_tiny_space_only,
+)
+from timesformer_zoo.hub.convert import convert
+from timesformer_zoo.hub.load import load_from_transformers, load_model
+from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
+from timesformer_zoo.labels import label_set, model_labels, set_labels
+from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.prediction import Prediction, Score, predict, predict_windows
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
+from timesformer_zoo.video.reader import FrameFolder, Video, open_video
+from timesformer_zoo.video.views import load_views, read_clip
+from timesformer_zoo.weights.files import read_checkpoint
+from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit
+from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
+from timesformer_zoo.weights.transformers import to_transformers
+
+if TYPE_CHECKING:
+    from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
+    from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
+    from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.recipe import RECIPES, Recipe
 
 __version__ = "0.1.0"
 __all__ = [
+    "CHECKPOINTS",
+    "DATASETS",
+    "PROTOCOLS",
+    "RECIPES",
     "AnnotationError",
     "AttentionMode",
+    "Batch",
+    "Checkpoint",
     "CheckpointError",
     "ClipSpec",
     "DownloadError",
+    "Evaluation",
+    "Finetuned",
+    "FrameFolder",
+    "Item",
     "MissingVideosError",
+    "Prediction",
+    "Recipe",
+    "Sample",
+    "Score",
+    "StepSampler",
     "TimeSformer",
     "TimesformerZooError",
+    "Video",
+    "VideoDataset",
+    "VideoList",
     "VideoReadError",
     "attention_maps",
     "checkpoint_filter_fn",
     "checkpoint_of",
     "clip_spec",
     "clip_transform",
+    "convert",
+    "crop_views",
+    "evaluate",
+    "finetune",
     "frame_indices",
     "init_from_vit",
+    "label_set",
+    "load_from_transformers",
     "load_model",
     "load_views",
+    "make_loader",
+    "mean_of",
     "model_labels",
+    "open_video",
+    "overlay",
+    "plot_confusion",
     "predict",
     "predict_windows",
     "push_to_hf_hub",
+    "read_checkpoint",
     "read_clip",
+    "read_videos",
     "rollout",
     "save_pretrained",
     "set_labels",
+    "timesformer_base_axial",
+    "timesformer_base_divided",
+    "timesformer_base_joint",
+    "timesformer_base_local_global",
+    "timesformer_base_space_only",
+    "timesformer_hr_axial",
+    "timesformer_hr_divided",
+    "timesformer_hr_joint",
+    "timesformer_hr_local_global",
+    "timesformer_hr_space_only",
+    "timesformer_l_axial",
+    "timesformer_l_divided",
+    "timesformer_l_joint",
+    "timesformer_l_local_global",
+    "timesformer_l_space_only",
+    "timesformer_tiny_axial",
+    "timesformer_tiny_divided",
+    "timesformer_tiny_joint",
+    "timesformer_tiny_local_global",
+    "timesformer_tiny_space_only",
     "to_transformers",
 ]
+
+_LAZY = {
+    "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
+    "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
+    "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "train.finetune": ("Finetuned", "finetune"),
+    "train.recipe": ("RECIPES", "Recipe"),
+}
+"""Module -> the names of it that are imported late."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(f"timesformer_zoo.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,134 @@
+"""`timesformer-zoo finetune`: train a model on a folder or list of videos."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from timesformer_zoo.cli.common import add_data_arguments
+from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
+from timesformer_zoo.hub.save import save_pretrained
+from timesformer_zoo.labels import set_labels
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.train.evaluate import evaluate
+from timesformer_zoo.train.finetune import finetune
+from timesformer_zoo.train.recipe import RECIPES, Recipe
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Of `timesformer-zoo finetune`."""
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and checkpoints")
+    parser.add_argument("--fold", help="which way to split the data, where there are several")
+    parser.add_argument("--val", default="auto", help="split to evaluate on after each epoch, or none")
+    parser.add_argument(
+        "--model",
+        default="timesformer_base_divided.k400",
+        help="to start from: a name that `list` shows, hf-hub:OWNER/NAME, or a folder",
+    )
+    parser.add_argument("--scratch", action="store_true", help="do not load weights")
+    parser.add_argument("--num-frames", type=int, help="frames of a clip (default: the model's)")
+    parser.add_argument("--img-size", type=int, help="pixels of a frame's side (default: the model's)")
+    parser.add_argument(
+        "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
+    )
+    parser.add_argument("--recipe", default="small-data", choices=RECIPES)
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
+    )
+    parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
+    parser.add_argument("--save-every", type=int, help="optimizer steps between checkpoints; one after each epoch")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
+    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+
+
+def run(args: Namespace) -> int:
+    """Of `timesformer-zoo finetune`: leaves model/, results.json, history.json and checkpoints/ in `args.out`.
+
+    It may run under `accelerate launch`. Run again after an interruption, it goes on from the last checkpoint.
+    """
+    from accelerate import Accelerator
+
+    recipe = RECIPES[args.recipe].with_settings(args.set)
+    accelerator = Accelerator(
+        mixed_precision=args.amp,
+        log_with="tensorboard" if args.tensorboard else None,
+        project_dir=args.out,
+    )
+    accelerator.init_trackers("tensorboard")
+    source = dict(fold=args.fold, annotations=args.annotations)
+    train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
+    accelerator.print(train.report())
+    val = None
+    if args.val != "none":
+        split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
+        val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
+        accelerator.print(val.report())
+    with accelerator.local_main_process_first():
+        model = _create(args, recipe, train)
+    done = finetune(
+        model,
+        train,
+        recipe,
+        args.out,
+        val=val,
+        accelerator=accelerator,
+        workers=args.workers,
+        save_every=args.save_every,
+        on_error=args.on_error,
+    )
+    metrics = None
+    if val is not None:
+        model = done.model.to(accelerator.device)
+        result = evaluate(
+            model,
+            val,
+            clips=args.clips,
+            crops=args.crops,
+            workers=args.workers,
+            accelerator=accelerator,
+            on_error=args.on_error,
+        )
+        accelerator.print(result.summary())
+        metrics = {"accuracy": result.top1}
+        if accelerator.is_main_process:
+            result.save(args.out)
+    if accelerator.is_main_process:
+        data = f"{train.name}: {len(train.samples)} videos in {len(train.classes)} classes"
+        save_pretrained(done.model, args.out / "model", labels=train.classes, metrics=metrics, training_data=data)
+        (args.out / "history.json").write_text(json.dumps(done.history, indent=1) + "\n")
+    for path, reason in done.skipped.items():
+        accelerator.print(f"skipped: {path}: {reason}")
+    accelerator.print(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+    accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
+    accelerator.end_training()
+    return 0
+
+
+def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
+    sizes = {"num_frames": args.num_frames, "img_size": args.img_size}  # timm drops what is None
+    model: TimeSformer = timm.create_model(
+        f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model,
+        pretrained=not args.scratch,
+        num_classes=len(videos.classes),
+        drop_path_rate=recipe.drop_path,
+        **sizes,
+    )
+    fields: dict[str, Any] = {}
+    for setting in args.clip:
+        name, _, text = setting.partition("=")
+        try:
+            fields[name] = json.loads(text)
+        except json.JSONDecodeError:
+            fields[name] = text  # "uniform" need not be quoted
+    # The labels of the weights are not those of the new head.
+    model.clip = {**{k: v for k, v in (model.clip or {}).items() if k != "labels"}, **fields}
+    model.set_grad_checkpointing(args.grad_checkpointing)
+    set_labels(model, videos.classes)
+    return model

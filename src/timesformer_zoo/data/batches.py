@@ -1,0 +1,287 @@
+"""Videos as batches: a torch Dataset, the samplers and the collate function that make a run repeatable.
+
+    dataset = VideoDataset(read_videos("folder", "videos"), model, training=True)
+    steps = StepSampler(len(dataset), batch_size=16, stop=1000)
+    for batch in make_loader(dataset, steps, workers=4):
+        ...
+
+Each random choice about a clip follows from (seed, epoch, sample) alone: it is the same for any number of workers and
+processes, and after a restart. A video that cannot be read stops the run, or is left out and listed: as the user says.
+
+Legend: B videos, V views, C channels, T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torchvision import tv_tensors
+
+from timesformer_zoo.data.videos import Sample, VideoList
+from timesformer_zoo.errors import MissingVideosError, VideoReadError
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, frame_indices
+from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.video.views import gather_views
+
+__all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
+
+OnError = Literal["fail", "skip"]
+Where = Literal["start", "middle"]
+
+
+class Draw(NamedTuple):
+    """Which sample, and in which epoch: with the seed, all that a training clip depends on."""
+
+    sample: int
+    epoch: int
+
+
+class Item(NamedTuple):
+    """What a dataset gives for one video; no clips if it could not be read."""
+
+    clips: torch.Tensor | None  # (V, C, T, H, W) float32
+    label: int
+    sample: int
+    error: str = ""
+
+
+class Batch(NamedTuple):
+    """The videos of a batch that could be read, and why the others could not."""
+
+    clips: torch.Tensor  # (B, V, C, T, H, W) float32
+    labels: torch.Tensor  # (B,) int64
+    indices: torch.Tensor  # (B,) int64, of the samples
+    skipped: tuple[tuple[int, str], ...]  # (index, reason)
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from several numbers, without the collisions of a sum."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+class VideoDataset(Dataset[Item]):
+    """Clips of a list of videos.
+
+    An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed
+    drawn from torch's global generator. Test views draw nothing.
+
+    Args:
+        videos: what to read.
+        model_or_spec: a ClipSpec, or a model that `clip_spec` understands; its `clips` and `crops` are the test views.
+        training: random clips, with the spec's scale jitter, crop and flip.
+        repeats: training clips of a video in a batch (repeated augmentation); it is opened once for all.
+        augment: in training, called with `tv_tensors.Video` (T, C, H, W) uint8 and returns the same; torchvision's v2
+            transforms, such as `RandAugment`, treat all frames of it alike.
+        where: test clips from the "start" of each part of the video, as the authors' code (one clip starts at frame 0),
+            or in its "middle", as the paper.
+        seed: of all random choices.
+        on_error: "fail" raises for missing and unreadable videos; "skip" leaves them out, and the batches list them.
+
+    Raises:
+        MissingVideosError: some videos are missing and on_error is "fail", or all are.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        model_or_spec: Any,
+        *,
+        training: bool = False,
+        repeats: int = 1,
+        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        where: Where = "start",
+        seed: int = 0,
+        on_error: OnError = "fail",
+    ) -> None:
+        if on_error not in ("fail", "skip"):
+            raise ValueError(f'on_error is {on_error!r}, expected "fail" or "skip"')
+        if where not in ("start", "middle"):
+            raise ValueError(f'where is {where!r}, expected "start" or "middle"')
+        if not videos.samples or (videos.missing and on_error == "fail"):
+            advice = "Check the folder" + ('; on_error="skip" leaves them out.' if videos.samples else ".")
+            raise MissingVideosError(f"{videos.report()}\n{advice}")
+        self.videos = videos
+        self.spec = clip_spec(model_or_spec)
+        self.training = training
+        self.repeats = repeats
+        self.augment = augment
+        self.where = where
+        self.seed = seed
+        self.on_error = on_error
+
+    def __len__(self) -> int:
+        return len(self.videos.samples)
+
+    def __getitem__(self, draw: int | Draw) -> Item:
+        if isinstance(draw, Draw):
+            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample)
+        else:
+            index, seed = draw, int(torch.randint(2**62, ())) if self.training else 0
+        sample = self.videos.samples[index]
+        try:
+            clips = self._training_clips(sample, seed) if self.training else self._test_views(sample)
+        except VideoReadError as error:
+            if self.on_error == "fail":
+                raise
+            return Item(None, sample.label, index, str(error))
+        return Item(clips, sample.label, index)
+
+    def _open(self, sample: Sample) -> tuple[Frames, int, int]:
+        """The video, and the first and the number of the frames of it that the sample is."""
+        video = open_video(sample.path, num_threads=0 if get_worker_info() is None else 1)
+        if sample.start is None and sample.end is None:
+            return video, 0, video.num_frames
+        if video.fps is None:
+            raise VideoReadError(f"{sample.path}: its frame rate is unknown, so seconds cannot be found in it")
+        first = round((sample.start or 0) * video.fps)
+        last = video.num_frames if sample.end is None else min(round(sample.end * video.fps), video.num_frames)
+        if not 0 <= first < last:
+            length = video.num_frames / video.fps
+            wanted = f"{sample.start or 0:g} to {'its end' if sample.end is None else f'{sample.end:g} s'}"
+            raise VideoReadError(f"{sample.path}: nothing from {wanted}; the video has {length:.2f} s")
+        return video, first, last - first
+
+    def _training_clips(self, sample: Sample, seed: int) -> torch.Tensor:
+        video, first, total = self._open(sample)
+        transform = clip_transform(self.spec, training=True)
+        clips = []
+        # torchvision draws from the global generator, and so does everything here; afterwards it is as it was.
+        with torch.random.fork_rng(devices=[]):
+            for repeat in range(self.repeats):
+                torch.default_generator.manual_seed(seed_of(seed, repeat))
+                indices = frame_indices(self.spec, total, video.fps, training=True)
+                frames = video.frames([first + i for i in indices])
+                if self.augment is not None:
+                    frames = self.augment(tv_tensors.Video(frames.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+                clips.append(transform(frames.as_subclass(torch.Tensor)))
+        return torch.stack(clips)
+
+    def _test_views(self, sample: Sample) -> torch.Tensor:
+        """(clips * crops, C, T, H, W), a clip's crops together."""
+        video, first, total = self._open(sample)
+        places = clip_places(self.spec, self.where)
+        clips = [frame_indices(self.spec, total, video.fps, clip=clip, num_clips=of) for clip, of in places]
+        return gather_views(video, [[first + i for i in clip] for clip in clips], self.spec)
+
+
+def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
+    """(clip, num_clips) for `frame_indices` of each test clip."""
+    if where == "start" or spec.sampling == "uniform":  # uniform test frames are the middles of their segments already
+        return [(clip, spec.clips) for clip in range(spec.clips)]
+    # Every second of twice as many places: one clip is in the middle, several as far from the ends as from each other.
+    return [(2 * clip + 1, 2 * spec.clips) for clip in range(spec.clips)]
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """The batches of a training run, for one of several processes: what a step sees depends on seed and step alone.
+
+    An epoch is a permutation of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
+    dealt out to the processes, and in each to `accumulation` micro-batches: none is padded and some may be empty.
+
+    Args:
+        size: number of samples.
+        batch_size: samples of a step, over all processes.
+        stop: steps to go, counted from the beginning of the run.
+        start: steps done before.
+        accumulation: micro-batches of a step in a process.
+        rank, world: this process, and how many there are.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        stop: int,
+        *,
+        start: int = 0,
+        accumulation: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
+            raise ValueError(
+                f"size {size}, batch_size {batch_size}, accumulation {accumulation} and world {world} must be 1 or "
+                f"more, and rank {rank} below world"
+            )
+        self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
+        self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
+        self.steps_per_epoch = -(-size // batch_size)
+
+    def __len__(self) -> int:
+        return max(self.stop - self.start, 0) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order: list[int] = []
+        for step in range(self.start, self.stop):
+            epoch, first = divmod(step, self.steps_per_epoch)
+            if not order or first == 0:
+                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+                order = torch.randperm(self.size, generator=generator).tolist()
+            draws = [Draw(i, epoch) for i in order[first * self.batch_size : (first + 1) * self.batch_size]]
+            for part in range(self.accumulation):
+                yield draws[self.rank + part * self.world :: self.world * self.accumulation]
+
+
+def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """Batches of one process that, with those of the others, cover all samples; as many batches in each process.
+
+    A process that has fewer samples gets sample 0 once more, so whoever gathers results keeps one for each index.
+    """
+    mine = list(range(rank, size, world))
+    mine += [0] * (-(-size // world) - len(mine))
+    return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Items to a batch; a class, so that it knows the shape of a clip when there is none."""
+
+    spec: ClipSpec
+    views: int
+
+    def __call__(self, items: list[Item]) -> Batch:
+        read = [item for item in items if item.clips is not None]
+        clips = [item.clips for item in read if item.clips is not None]
+        shape = (0, self.views, 3, self.spec.num_frames, *self.spec.size)
+        return Batch(
+            clips=torch.stack(clips) if clips else torch.zeros(shape),
+            labels=torch.tensor([item.label for item in read], dtype=torch.int64),
+            indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
+            skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
+        )
+
+
+def make_loader(
+    dataset: VideoDataset,
+    batches: Iterable[list[Any]],
+    *,
+    workers: int = 0,
+    pin_memory: bool | None = None,
+) -> DataLoader[Batch]:
+    """A torch DataLoader of `Batch`.
+
+    Args:
+        batches: lists of what the dataset is asked for, such as a `StepSampler` or `shares`.
+        workers: processes that decode, with one thread each; 0: decode here, with all threads.
+        pin_memory: None: if there is a GPU.
+    """
+    spec = dataset.spec
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
+        batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
+        num_workers=workers,
+        collate_fn=Collate(spec, dataset.repeats if dataset.training else spec.clips * spec.crops),
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+    )
+
+
+def with_views(model_or_spec: Any, clips: int | None = None, crops: int | None = None) -> ClipSpec:
+    """The spec with another number of test views; None: as it is."""
+    spec = clip_spec(model_or_spec)
+    return replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)

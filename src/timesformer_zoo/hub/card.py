@@ -1,0 +1,166 @@
+"""The model card: what a repository's page says, and its metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.video.clip import clip_spec
+
+__all__ = ["MARKER", "CardFacts", "model_card"]
+
+MARKER = "<!-- Written by timesformer-zoo. Remove this line to keep your edits when you push again. -->"
+HUB = "https://huggingface.co/"
+
+CITATION = """\
+@inproceedings{bertasius2021timesformer,
+  title = {Is Space-Time Attention All You Need for Video Understanding?},
+  author = {Bertasius, Gedas and Wang, Heng and Torresani, Lorenzo},
+  booktitle = {International Conference on Machine Learning},
+  year = {2021},
+}"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says that the model itself does not know."""
+
+    metrics: Mapping[str, float] | None = None  # "accuracy" …: value
+    training_data: str | None = None
+    eval_data: str | None = None  # what the metrics were measured on
+    license: str | None = None
+    origin: str | None = None  # address of the weights that the model started from
+    example: str | None = None  # address of a video for the page's widget
+    transformers: bool = False  # the repository loads in transformers, too
+
+
+def model_card(model: TimeSformer, name: str, source: str, labels: Sequence[str] | None, facts: CardFacts) -> str:
+    """The text of README.md: YAML metadata, then Markdown.
+
+    Args:
+        model: the model.
+        name: its name, a title.
+        source: what `timm.create_model` takes: "hf-hub:OWNER/NAME" or "local-dir:FOLDER".
+        labels: class names by index.
+        facts: the rest.
+    """
+    sections = {
+        "Usage": _usage(source, facts),
+        "Model": _model(model, labels, facts),
+        "Training data": facts.training_data,
+        "Results": _results(facts),
+        "Licence": _licence(facts),
+        "Citation": f"```bibtex\n{CITATION}\n```",
+    }
+    text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items() if body)
+    head = f"---\n{_metadata(name, source, facts).to_yaml()}\n---\n{MARKER}"
+    return f"{head}\n\n# {name}\n\n{_summary(model)}\n\n{text}\n"
+
+
+def _metadata(name: str, source: str, facts: CardFacts) -> ModelCardData:
+    base = facts.origin.removeprefix(HUB) if facts.origin and facts.origin.startswith(HUB) else None
+    data = facts.eval_data or facts.training_data or "not stated"
+    results = [
+        EvalResult(
+            task_type="video-classification",
+            dataset_type=re.sub(r"[^a-z0-9/]+", "-", data.lower()).strip("-")[:60],
+            dataset_name=data,
+            metric_type=metric,
+            metric_value=value,
+        )
+        for metric, value in (facts.metrics or {}).items()
+    ]
+    extra: dict[str, Any] = {"widget": [{"src": facts.example, "example_title": "Example"}]} if facts.example else {}
+    return ModelCardData(
+        # The Hub's own snippet runs as it is for transformers alone: timm needs the import that Usage shows.
+        library_name="transformers" if facts.transformers else "timm",
+        pipeline_tag="video-classification",
+        tags=["video-classification", "timesformer", "timesformer-zoo", "timm"],
+        license=facts.license,
+        base_model=None if source == f"hf-hub:{base}" else base,
+        model_name=name if results else None,
+        eval_results=results or None,
+        **extra,
+    )
+
+
+def _summary(model: TimeSformer) -> str:
+    height, width = model.img_size
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    steps = ", then ".join(step.name for step in model.attention.steps)
+    return (
+        f"A TimeSformer of {model.attention.value} attention ({steps}) that classifies clips of "
+        f"{model.num_frames} frames of {height}×{width} pixels "
+        f"into {model.num_classes} classes; {millions:.1f} M parameters."
+    )
+
+
+def _usage(source: str, facts: CardFacts) -> str:
+    parts = [
+        f"```bash\npip install timesformer-zoo\ntimesformer-zoo classify video.mp4 --model {source}\n```",
+        f"""\
+```python
+import timm
+import timesformer_zoo  # registers the models with timm
+from timesformer_zoo import predict
+
+model = timm.create_model("{source}", pretrained=True)
+for label, probability, _ in predict(model, "video.mp4").top:
+    print(f"{{probability:6.1%}}  {{label}}")
+```""",
+    ]
+    if facts.transformers:
+        place = source.partition(":")[2]
+        parts.append(f"""\
+It loads in transformers, too, where choosing the frames is up to you:
+
+```python
+from transformers import AutoImageProcessor, AutoModelForVideoClassification
+
+processor = AutoImageProcessor.from_pretrained("{place}")
+model = AutoModelForVideoClassification.from_pretrained("{place}")
+```""")
+    return "\n\n".join(parts)
+
+
+def _model(model: TimeSformer, labels: Sequence[str] | None, facts: CardFacts) -> str:
+    spec = clip_spec(model)
+    rate = f" counted at {spec.fps:g} frames a second" if spec.fps else ""
+    frames = {
+        "dense": f"every {spec.stride}th frame{rate}",
+        "uniform": "one of each of as many equal parts of the whole video",
+    }[spec.sampling]
+    rows = [
+        f"Frames: {spec.num_frames}, {frames}",
+        f"Test views: {spec.clips} along time × {spec.crops} crops, fused by the {spec.fuse}",
+        f"Pixels: RGB from 0 to 1, mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+    ]
+    if facts.origin:
+        rows.append(f"Started from: {facts.origin}")
+    if labels:
+        shown = ", ".join(labels[:20])
+        rows.append(f"Classes: {shown}{' …' if len(labels) > 20 else ''}")
+    return "\n".join(f"- {row}" for row in rows)
+
+
+def _results(facts: CardFacts) -> str | None:
+    if not facts.metrics:
+        return None
+    rows = "\n".join(f"| {metric} | {value:g} |" for metric, value in facts.metrics.items())
+    data = f"Measured on {facts.eval_data}.\n\n" if facts.eval_data else ""
+    return f"{data}| metric | value |\n| --- | --- |\n{rows}"
+
+
+def _licence(facts: CardFacts) -> str | None:
+    if facts.license is None:
+        return None
+    return f"{facts.license}{', that of the weights it started from' if facts.origin else ''}."
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

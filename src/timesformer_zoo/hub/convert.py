@@ -1,0 +1,132 @@
+"""Between formats of weights: any known one in, ours or transformers' out."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from timesformer_zoo.errors import CheckpointError
+from timesformer_zoo.factories import bind_checkpoint, checkpoint_of
+from timesformer_zoo.hub.load import check_name, load_model
+from timesformer_zoo.hub.save import save_pretrained
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.weights.files import read_checkpoint
+from timesformer_zoo.weights.fit import checkpoint_filter_fn
+from timesformer_zoo.weights.formats import detect
+from timesformer_zoo.weights.transformers import to_transformers
+
+__all__ = ["convert", "model_of_file"]
+
+Path_ = str | os.PathLike[str]
+
+
+def convert(
+    source: Path_,
+    out: Path_,
+    to: Literal["native", "transformers"],
+    *,
+    model: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Convert a checkpoint.
+
+        convert("TimeSformer_divST_8x32_224_K400.pyth", "k400", "transformers", model="timesformer_base_divided.k400")
+
+    Args:
+        source: a file of weights in any known format, or a folder with them.
+        out: a folder, which gets config.json, model.safetensors and a model card, and loads by `local-dir:` (and with
+            `to="transformers"` in transformers as well); or a file that ends in .safetensors, for the weights alone.
+        to: "native" or "transformers".
+        model: a registered name, whose number of heads, sampling and, with a tag, labels, licence and order of
+            colours (the authors' SSv2 weights take BGR) are the file's. Sizes are the file's own. None: as a folder's
+            config.json says; of a bare file of width 768, as for base.
+        force: replace what is at `out`.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        FileExistsError: there is something at `out`, and force is off.
+        CheckpointError: the file can't be read, or its format is unknown, or the name does not fit it.
+        ValueError: transformers has no such model.
+    """
+    source, out = Path(source), Path(out)
+    if to not in ("native", "transformers"):
+        raise ValueError(f"to is {to!r}, expected 'native' or 'transformers'")
+    written = [out] if out.suffix == ".safetensors" else [out / "config.json", out / "model.safetensors"]
+    if not force and (taken := [path for path in written if path.exists()]):
+        raise FileExistsError(f"{taken[0]} exists: choose another place, or replace it with --force (force=True)")
+    if model is None and source.is_dir() and (source / "config.json").is_file():
+        network = load_model(source)
+    else:
+        network = model_of_file(source, model)
+    if out.suffix != ".safetensors":
+        return save_pretrained(network, out, also_transformers=to == "transformers")
+    weights = network.state_dict() if to == "native" else to_transformers(network)[1]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in weights.items()}, out, metadata={"format": "pt"})
+    return out
+
+
+def model_of_file(source: Path, name: str | None = None) -> TimeSformer:
+    """The model that a file of weights is for, of the file's own sizes, with the weights loaded.
+
+    Args:
+        source: see `convert`.
+        name: the `model` of `convert`.
+
+    Raises:
+        CheckpointError: as `convert`.
+    """
+    weights = read_checkpoint(source)
+    form = detect(weights)
+    if form.inflates:
+        raise CheckpointError(
+            f"{source}: an image ViT, with which a video model can start but which is none: "
+            "timm.create_model(NAME), then init_from_vit(model, …)"
+        )
+    sizes = _sizes(form.to_native(weights))
+    registered = name or f"timesformer_base_{form.mode.value}"
+    check_name(registered)
+    with torch.device("meta"):
+        width = timm.create_model(registered).embed_dim
+    if sizes["embed_dim"] != width:
+        raise CheckpointError(
+            f"{source}: of width {sizes['embed_dim']}, {registered} is {width} wide; weights do not tell the number "
+            "of heads: name a model of this width (--model)"
+        )
+    model = timm.create_model(registered, weight_init="skip", **sizes)
+    assert isinstance(model, TimeSformer)  # for the type checker
+    entry = checkpoint_of(model) if "." in registered else None
+    model.load_state_dict(checkpoint_filter_fn(weights, model, bgr=entry.bgr if entry else False))
+    if entry is not None:
+        bind_checkpoint(model)
+    return model.eval()
+
+
+def _sizes(native: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The constructor's arguments that shapes tell."""
+    width, channels, rows, columns = native["patch_embed.proj.weight"].shape
+    sizes: dict[str, Any] = dict(
+        embed_dim=width,
+        in_chans=channels,
+        patch_size=(rows, columns),
+        depth=1 + max(int(found[1]) for key in native if (found := re.match(r"blocks\.(\d+)\.", key))),
+        mlp_ratio=native["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        num_classes=native["head.weight"].shape[0] if "head.weight" in native else 0,
+        qkv_bias=any(key.endswith(".qkv.bias") for key in native),
+    )
+    if "time_embed" in native:
+        sizes["num_frames"] = native["time_embed"].shape[1]
+    side = math.isqrt(native["pos_embed"].shape[1] - 1)
+    if side**2 == native["pos_embed"].shape[1] - 1:
+        sizes["img_size"] = (side * rows, side * columns)
+    return sizes

@@ -1,0 +1,192 @@
+"""Any model by any of its names: a registered one, a repository or a folder, in timm's layout or in transformers'."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from timesformer_zoo.errors import CheckpointError
+from timesformer_zoo.model.embedding import to_pair
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.weights.download import explain_hub_errors
+from timesformer_zoo.weights.table import CHECKPOINTS
+from timesformer_zoo.weights.transformers import from_transformers_config
+
+__all__ = ["check_name", "load_from_transformers", "load_model"]
+
+_logger = logging.getLogger(__name__)
+
+ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
+
+# Where transformers keeps mean and std: its releases differ in the file that they write.
+_PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+
+
+def load_model(name: str | os.PathLike[str], *, device: str | torch.device | None = None) -> TimeSformer:
+    """A model with its weights, in evaluation mode.
+
+    Args:
+        name: a registered name, with or without tag ("timesformer_base_divided.k600"); "hf-hub:OWNER/REPOSITORY", if
+            need be with @REVISION, or a folder or "local-dir:FOLDER". These may hold a model of this package, as
+            `save_pretrained` and `push_to_hf_hub` write them, or one of transformers.
+        device: where to put it; None: the CPU.
+
+    Raises:
+        ValueError: there is no such model; the message lists the nearest names.
+        DownloadError, CheckpointError: its weights can't be had, or do not fit.
+    """
+    name = os.fspath(name)
+    source, _, place = name.partition(":")
+    if source not in ("hf-hub", "local-dir"):
+        source, place = ("local-dir", name) if Path(name).is_dir() else ("", name)
+    if source:
+        if source == "local-dir" and not Path(place).is_dir():
+            raise ValueError(f"{place}: there is no such folder")
+        config = _read_json(place, "config.json")
+        if "architecture" in config:
+            if config["architecture"] not in ARCHITECTURES:
+                raise CheckpointError(f"{place} holds a {config['architecture']}, which is no model of this package")
+            with explain_hub_errors({"hf_hub_id": place} if source == "hf-hub" else {"file": place}):
+                model = timm.create_model(f"{source}:{place}", pretrained=True)
+        else:
+            model = load_from_transformers(place)
+    else:
+        check_name(name)
+        if not timm.get_pretrained_cfg(name).has_weights:
+            raise CheckpointError(
+                f"There are no weights for {name}; `timesformer-zoo list` shows which models have some."
+            )
+        model = timm.create_model(name, pretrained=True)
+    if not isinstance(model, TimeSformer):
+        raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
+    return model.eval() if device is None else model.eval().to(device)
+
+
+def load_from_transformers(source: str | os.PathLike[str], *, bgr: bool = False) -> TimeSformer:
+    """A model of transformers' TimesformerForVideoClassification as ours, with its labels, mean and std.
+
+        model = load_from_transformers("facebook/timesformer-base-finetuned-k400")
+
+    A repository of the checkpoint table is loaded as that checkpoint, with its own sampling of clips. Of another,
+    transformers' files do not say how clips are sampled: `model.clip` is then None, which is `ClipSpec`'s default.
+
+    Args:
+        source: a repository, if need be with @REVISION, or a folder, with config.json and weights.
+        bgr: the weights were trained on BGR frames, as the authors' for SSv2 were: reverse them on load, so that the
+            model takes RGB. For repositories of the table it is known, and this has no effect.
+
+    Raises:
+        DownloadError: the repository can't be had.
+        CheckpointError: it is not a TimeSformer, or the weights do not fit.
+    """
+    source = os.fspath(source).removeprefix("hf-hub:")
+    is_folder = Path(source).is_dir()
+    config = _read_json(source, "config.json")
+    arguments = from_transformers_config(config)
+    labels = _labels(config, arguments["num_classes"])
+    entries = {entry.source.get("hf_hub_id"): name for name, entry in CHECKPOINTS.items() if not entry.image}
+    if not is_folder and (name := entries.get(source.partition("@")[0])):
+        overlay = {"hf_hub_id": source, "label_names": labels}
+        return _create(name, dict(arguments, pretrained_cfg_overlay=overlay))
+    architecture = f"timesformer_base_{arguments['attention'].removesuffix('_space_time')}"
+    pretrained_cfg = dict(
+        architecture=architecture,
+        input_size=(arguments["in_chans"], *to_pair(arguments["img_size"])),
+        fixed_input_size=True,
+        num_classes=arguments["num_classes"],
+        label_names=labels,
+        first_conv="patch_embed.proj",
+        classifier="head",
+        license=_license(source),
+        **_mean_std(source),
+        **(dict(file=source, source="local-dir") if is_folder else dict(hf_hub_id=source, source="hf-hub")),
+    )
+    return _create(architecture, dict(arguments, pretrained_cfg=pretrained_cfg, bgr=bgr))
+
+
+def _create(name: str, arguments: Mapping[str, Any]) -> TimeSformer:
+    model = timm.create_model(name, pretrained=True, **arguments)
+    assert isinstance(model, TimeSformer)  # for the type checker
+    return model.eval()
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest names, unless this package has a model of this name, with or without tag."""
+    if name.partition(":")[1] or "/" in name:
+        raise ValueError(f"{name} is no folder, and no name of a model; a repository of the Hub is hf-hub:OWNER/NAME")
+    known = ARCHITECTURES | set(CHECKPOINTS)
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        raise ValueError(
+            f"There is no model {name!r}. {'Did you mean ' + ', '.join(nearest) + '? ' if nearest else ''}"
+            "`timesformer-zoo list` shows all."
+        )
+
+
+def _read_json(source: str, name: str) -> dict[str, Any]:
+    path = _find(source, name)
+    if path is None:
+        raise CheckpointError(f"{source} has no {name}; a model has config.json and model.safetensors")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    return content
+
+
+def _find(source: str, name: str) -> Path | None:
+    """The file of a folder or a repository; None if it has no such file."""
+    if Path(source).is_dir():
+        path = Path(source) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub.file_download import _CACHED_NO_EXIST
+
+    repo_id, _, revision = source.partition("@")
+    with explain_hub_errors({"hf_hub_id": source}):
+        try:
+            return Path(hf_hub_download(repo_id, name, revision=revision or None))
+        except RemoteEntryNotFoundError:
+            return None
+        except LocalEntryNotFoundError:  # no network: the cache remembers what the repository does not have
+            if try_to_load_from_cache(repo_id, name, revision=revision or None) is _CACHED_NO_EXIST:
+                return None
+            raise
+
+
+def _labels(config: Mapping[str, Any], num_classes: int) -> list[str] | None:
+    by_index = {int(index): name for index, name in (config.get("id2label") or {}).items()}
+    labels = [by_index.get(index, f"LABEL_{index}") for index in range(num_classes)]
+    # What transformers writes where nobody named the classes.
+    return None if labels == [f"LABEL_{index}" for index in range(num_classes)] else labels
+
+
+def _mean_std(source: str) -> dict[str, Any]:
+    for name in _PREPROCESSORS:
+        if _find(source, name) is not None:
+            values = _read_json(source, name)
+            if "image_mean" in values and "image_std" in values:
+                return {"mean": tuple(values["image_mean"]), "std": tuple(values["image_std"])}
+    _logger.warning(
+        "%s says nothing of mean and std (no %s): taking 0.45 and 0.225, the authors'. "
+        "If it was trained with others, set model.clip = dict(mean=…, std=…)",
+        source,
+        " or ".join(_PREPROCESSORS),
+    )
+    return {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+
+
+def _license(source: str) -> str | None:
+    from huggingface_hub import ModelCard
+
+    path = _find(source, "README.md")
+    return None if path is None else ModelCard.load(path, ignore_metadata_errors=True).data.get("license")

@@ -1,0 +1,240 @@
+"""A clip becomes tokens: its patches and a class token, with embeddings of where and when they are.
+
+Legend: B batch, C channels, T frames, H W pixels, h w patch rows and columns, L = 1 + T·h·w tokens, D width.
+
+Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
+arXiv 2102.05095, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from torch import nn
+
+from timesformer_zoo.model.attention import Grid
+from timesformer_zoo.model.inference import eager_inference
+
+__all__ = ["ClipEmbedding", "Size", "resample_pos_embed", "resample_time_embed", "to_pair"]
+
+Size = int | tuple[int, int]
+
+
+def to_pair(size: Size | Sequence[int]) -> tuple[int, int]:
+    """An int or a pair as (height, width)."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+class ClipEmbedding(nn.Module):
+    """The part of a TimeSformer before its blocks, and all that depends on the size of a clip.
+
+    Embeddings are made for one size, and resampled for a clip of another.
+
+    Args:
+        img_size, patch_size: pixels, (height, width) or one int for both.
+        num_frames: frames that the time embeddings are made for.
+        in_chans: channels of a frame.
+        embed_dim: D.
+        per_frame: every frame has a class token of its own, and there is no time embedding.
+        pre_norm: a norm after the embeddings.
+        pos_drop_rate: dropout after the embeddings.
+        dynamic_img_pad: pad frames on the right and bottom to a multiple of the patch size instead of refusing them.
+        time_interpolation: how time embeddings are resampled.
+        norm_layer: makes a norm of a width.
+        **dd: device and dtype of the parameters.
+
+    Raises:
+        ValueError: the patch size does not divide the frame.
+    """
+
+    def __init__(
+        self,
+        img_size: Size,
+        patch_size: Size,
+        num_frames: int,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        per_frame: bool,
+        pre_norm: bool,
+        pos_drop_rate: float,
+        dynamic_img_pad: bool,
+        time_interpolation: Literal["linear", "nearest"],
+        norm_layer: Callable[..., nn.Module],
+        **dd: Any,
+    ) -> None:
+        super().__init__()
+        check_sizes(num_frames, to_pair(img_size), None if dynamic_img_pad else patch_size)
+        self.num_frames = num_frames
+        self.in_chans = in_chans
+        self.per_frame = per_frame
+        self.dynamic_img_pad = dynamic_img_pad
+        self.time_interpolation = time_interpolation
+        self._resampled: tuple[Any, torch.Tensor, torch.Tensor] | None = None  # see _pos_embed_for
+        self.patch_embed = PatchEmbed(
+            to_pair(img_size),
+            to_pair(patch_size),
+            in_chans,
+            embed_dim,
+            strict_img_size=False,
+            dynamic_img_pad=dynamic_img_pad,
+            **dd,
+        )
+        h, w = self.patch_grid(*to_pair(img_size))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim, **dd))
+        self.time_embed: nn.Parameter | None = None
+        if not per_frame:
+            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim, **dd))
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.norm_pre: nn.Module = norm_layer(embed_dim, **dd) if pre_norm else nn.Identity()
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """(H, W) in pixels that the position embeddings are made for."""
+        return to_pair(self.patch_embed.img_size)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        return to_pair(self.patch_embed.patch_size)
+
+    @property
+    def grid_size(self) -> Grid:
+        """(T, h, w) that the embeddings are made for."""
+        return (self.num_frames, *self.patch_grid(*self.img_size))
+
+    def patch_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
+        h, w = self.patch_embed.dynamic_feat_size((height, width))
+        return h, w
+
+    @torch.no_grad()
+    def set_input_size(
+        self, img_size: Size | None = None, num_frames: int | None = None, patch_size: Size | None = None
+    ) -> None:
+        """Resample the embeddings, and the patch embedding, once and for all to another size.
+
+        Args:
+            img_size: pixels; None keeps it.
+            num_frames: frames; None keeps it.
+            patch_size: pixels of a patch; None keeps it.
+
+        Raises:
+            ValueError: if the patch size does not divide the size and `dynamic_img_pad` is off.
+        """
+        size = self.img_size if img_size is None else to_pair(img_size)
+        frames = self.num_frames if num_frames is None else num_frames
+        patch = self.patch_size if patch_size is None else to_pair(patch_size)
+        check_sizes(frames, size, None if self.dynamic_img_pad else patch)
+        old = self.grid_size[1:]
+        self.patch_embed.set_input_size(size, patch)
+        pos = resample_pos_embed(self.pos_embed, old, self.patch_grid(*size))
+        self.pos_embed = nn.Parameter(pos.clone(), requires_grad=self.pos_embed.requires_grad)
+        if self.time_embed is not None:
+            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
+            self.time_embed = nn.Parameter(time.clone(), requires_grad=self.time_embed.requires_grad)
+        self.num_frames = frames
+
+    def check_input(self, x: torch.Tensor) -> None:
+        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model."""
+        want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
+        if x.ndim != 5:
+            raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
+        if x.shape[1] != self.in_chans:
+            hint = " It looks like (B, T, C, H, W): use x.transpose(1, 2)." if x.shape[2] == self.in_chans else ""
+            raise ValueError(f"{want}, got C = {x.shape[1]} in {tuple(x.shape)}.{hint}")
+        if not x.is_floating_point():
+            raise ValueError(f"{want} of floating point, got {x.dtype}. clip_transform(model) makes it from uint8.")
+        check_sizes(x.shape[2], (x.shape[3], x.shape[4]), None if self.dynamic_img_pad else self.patch_size)
+
+    def _pos_embed_for(self, grid: tuple[int, int]) -> torch.Tensor:
+        """(1, 1 + h·w, D) for a patch grid (h, w). Eager inference keeps the last that was resampled.
+
+        What it was made from is compared by value: version counters miss what is written through `.data`.
+        """
+        pos, native = self.pos_embed, self.grid_size[1:]
+        if grid == native or not eager_inference(pos):
+            return resample_pos_embed(pos, native, grid)
+        if self._resampled is not None:
+            key, source, result = self._resampled
+            if key == (native, grid, pos.dtype) and source.shape == pos.shape and torch.equal(source, pos):
+                return result
+        result = resample_pos_embed(pos, native, grid)
+        self._resampled = ((native, grid, pos.dtype), pos.detach().clone(), result)
+        return result
+
+    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+        """Tokens of a clip batch, and the grid that they lie on.
+
+        Args:
+            x: (B, C, T, H, W).
+
+        Returns:
+            (B, 1 + T·h·w, D) and (T, h, w). Where every frame keeps its own class token (space-only), frames are
+            clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
+        """
+        self.check_input(x)
+        batch, _, frames, height, width = x.shape
+        h, w = self.patch_grid(height, width)
+        x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
+        pos = self._pos_embed_for((h, w))
+        x = x + pos[:, 1:]
+        if self.time_embed is not None:
+            time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
+            x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
+        cls = (self.cls_token + pos[:, :1]).expand(x.shape[0], -1, -1)
+        x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
+        return x, (1 if self.per_frame else frames, h, w)
+
+
+def check_sizes(frames: int, size: tuple[int, int], patch_size: Size | None) -> None:
+    """Raise ValueError for sizes that do not fit; patch_size None where frames are padded to it."""
+    if frames < 1:
+        raise ValueError(f"Expected at least 1 frame, got {frames}.")
+    if patch_size is not None:
+        patch = to_pair(patch_size)
+        if size[0] % patch[0] or size[1] % patch[1] or size[0] < patch[0] or size[1] < patch[1]:
+            raise ValueError(
+                f"Frames of {size[0]}x{size[1]} pixels are not a multiple of the patch, {patch[0]}x{patch[1]}. Resize "
+                "them, or create the model with dynamic_img_pad=True to pad them."
+            )
+
+
+def resample_pos_embed(pos_embed: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
+    """Resample position embeddings to another patch grid, bicubic; the class token's entry stays as it is.
+
+    Args:
+        pos_embed: (1, 1 + h·w, D), the class token's entry first.
+        old: (h, w) it was made for.
+        new: (h, w) wanted. The same size gives the same tensor back.
+
+    Returns:
+        (1, 1 + new_h·new_w, D).
+    """
+    if old == new:
+        return pos_embed
+    resampled: torch.Tensor = resample_abs_pos_embed(pos_embed, list(new), list(old), num_prefix_tokens=1)
+    return resampled
+
+
+def resample_time_embed(time_embed: torch.Tensor, frames: int, mode: str = "linear") -> torch.Tensor:
+    """Resample time embeddings to another number of frames.
+
+    Args:
+        time_embed: (1, T, D).
+        frames: frames wanted. The same number gives the same tensor back.
+        mode: "linear", or "nearest" as the authors' loader does.
+
+    Returns:
+        (1, frames, D).
+    """
+    if time_embed.shape[1] == frames:
+        return time_embed
+    align = False if mode == "linear" else None
+    x = F.interpolate(time_embed.float().transpose(1, 2), size=frames, mode=mode, align_corners=align)
+    return x.transpose(1, 2).to(time_embed.dtype)

@@ -1,0 +1,273 @@
+"""From video files to labels.
+
+Legend: V views, B batch, C channels, T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import nn
+
+from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.hub.load import load_model
+from timesformer_zoo.labels import Labels, label_names, model_labels
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
+from timesformer_zoo.video.reader import Video
+from timesformer_zoo.video.views import gather_views, load_views
+
+__all__ = ["Prediction", "Score", "fuse_views", "inference", "predict", "predict_windows"]
+
+PathLike = str | os.PathLike[str]
+
+# Tokens that run at once, over all views: 32 k of width 768 take about 1 GB.
+_MAX_TOKENS = 2**15
+
+
+class Score(NamedTuple):
+    """One class and how likely it is."""
+
+    label: str
+    probability: float  # 0 to 1
+    class_index: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a video, or of a part of it."""
+
+    path: str
+    top: tuple[Score, ...]  # the likeliest first
+    start: float | None = None  # seconds, of a window of the video
+    end: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        times = {} if self.start is None else {"start": self.start, "end": self.end}
+        return {"path": self.path, **times, "top": [score._asdict() for score in self.top]}
+
+
+@overload
+def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too; the first overload wins
+    model: TimeSformer | str,
+    path_or_paths: PathLike,
+    topk: int = ...,
+    clips: int | None = ...,
+    crops: int | None = ...,
+    *,
+    labels: Labels | None = ...,
+    batch_size: int | None = ...,
+) -> Prediction: ...
+
+
+@overload
+def predict(
+    model: TimeSformer | str,
+    path_or_paths: Iterable[PathLike],
+    topk: int = ...,
+    clips: int | None = ...,
+    crops: int | None = ...,
+    *,
+    labels: Labels | None = ...,
+    batch_size: int | None = ...,
+    errors: list[VideoReadError] | None = ...,
+) -> list[Prediction]: ...
+
+
+def predict(
+    model: TimeSformer | str,
+    path_or_paths: PathLike | Iterable[PathLike],
+    topk: int = 5,
+    clips: int | None = None,
+    crops: int | None = None,
+    *,
+    labels: Labels | None = None,
+    batch_size: int | None = None,
+    errors: list[VideoReadError] | None = None,
+) -> Prediction | list[Prediction]:
+    """Classify videos, each by all its test views, fused as the model's `ClipSpec.fuse` says.
+
+        predict("timesformer_tiny_divided.camera_motion", "holiday.mp4").top[0].label
+
+    Args:
+        model: runs where its weights are, in inference mode, and is left as it was. A name is loaded by `load_model`,
+            every time: give the model itself to load it once.
+        path_or_paths: a video file, or several.
+        topk: how many classes, the likeliest first; all if there are fewer.
+        clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
+        labels: names of the classes; None: `model_labels(model)`.
+        batch_size: views that run at once; None: as many as are about 32,000 tokens.
+        errors: with several files, where to put the errors of those that can't be read: the others are done, and
+            only they returned. None: the first is raised.
+
+    Returns:
+        A `Prediction` for a file, a list of them for several.
+
+    Raises:
+        VideoReadError: a file can't be read.
+        ValueError: the model does not give one row of logits a clip; or topk, clips, crops or labels make no sense.
+    """
+    model = _checked(model, topk)
+    names = _names(model, labels)
+    if isinstance(path_or_paths, (str, os.PathLike)):
+        return predict(model, [path_or_paths], topk, clips, crops, labels=names, batch_size=batch_size)[0]
+    predictions = []
+    for path in path_or_paths:
+        try:
+            views = load_views(path, model, clips, crops)
+        except VideoReadError as error:
+            if errors is None:
+                raise
+            errors.append(error)
+            continue
+        probabilities = fuse_views(_logits(model, views, batch_size), clip_spec(model).fuse).exp()
+        predictions.append(Prediction(os.fsdecode(path), _top(probabilities, names, topk)))
+    return predictions
+
+
+def predict_windows(
+    model: TimeSformer | str,
+    path: PathLike,
+    topk: int = 5,
+    crops: int | None = None,
+    *,
+    window: float | None = None,
+    step: float | None = None,
+    labels: Labels | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Prediction]:
+    """Classify a long video piece by piece; each prediction comes, with its start and end, as soon as it is there.
+
+    The last window ends with the video, and may overlap the one before it. A video shorter than a window is one. Only a
+    batch of windows is in memory at a time.
+
+    Args:
+        model, topk, crops, labels, batch_size: as `predict` has them.
+        path: a video file.
+        window: seconds of video that one prediction sees, frames being taken evenly from all of it; None: what a
+            densely sampled clip of the model spans, sampled as the model was trained.
+        step: seconds from one window to the next; None: the window, so that they touch.
+
+    Raises:
+        VideoReadError: the file can't be read, or has no frame rate and the model's spec none either.
+        ValueError: as `predict`; or the model samples whole videos, so that `window` must be given.
+    """
+    model = _checked(model, topk)
+    names = _names(model, labels)
+    spec = clip_spec(model)
+    spec = replace(spec, crops=spec.crops if crops is None else crops)
+    for name, value in {"window": window, "step": step}.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is {value}, expected a positive number of seconds")
+    if window is None and spec.sampling == "uniform":
+        raise ValueError("this model samples whole videos, of any length: give the window's length in seconds")
+    return _windows(model, Video(path), spec, names, topk, window, step, batch_size)
+
+
+def _windows(
+    model: TimeSformer,
+    video: Video,
+    spec: ClipSpec,
+    names: Sequence[str],
+    topk: int,
+    window: float | None,
+    step: float | None,
+    batch_size: int | None,
+) -> Iterator[Prediction]:
+    fps = video.fps or spec.fps
+    if not fps:
+        raise VideoReadError(f"{video.path}: it has no frame rate, so its windows have no time; re-encode it with one")
+    seconds = window or spec.stride * spec.num_frames / (spec.fps or fps)
+    if window is not None:
+        spec = replace(spec, sampling="uniform")
+    length = max(1, round(seconds * fps))
+    hop = max(1, round((step or seconds) * fps))
+    starts = list(range(0, max(video.num_frames - length, 0) + 1, hop))
+    if starts[-1] + length < video.num_frames:
+        starts.append(video.num_frames - length)
+    length = min(length, video.num_frames)
+    # Windows of one batch, so that small models do not run one at a time.
+    together = max(1, (batch_size or _batch_size(model)) // spec.crops)
+    for first in range(0, len(starts), together):
+        batch = starts[first : first + together]
+        views = []
+        for start in batch:
+            indices = [start + index for index in frame_indices(spec, length, video.fps)]
+            views.append(gather_views(video, [indices], spec, keep_open=True))
+        logits = _logits(model, torch.cat(views), batch_size)
+        for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
+            top = _top(fuse_views(rows, spec.fuse).exp(), names, topk)
+            yield Prediction(video.path, top, start / fps, (start + length) / fps)
+
+
+def fuse_views(logits: torch.Tensor, how: str) -> torch.Tensor:
+    """One video's views (V, num_classes) as its log-probabilities (num_classes).
+
+    Args:
+        how: "logits": softmax of their sum (the authors' code sums them), surer the more views there are;
+            "softmax": the mean of each view's softmax (the paper, section 4).
+    """
+    if how == "logits":
+        return logits.sum(0).log_softmax(-1)
+    return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+
+
+def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:
+    """(V, C, T, H, W) -> (V, num_classes), float32, on the CPU."""
+    weight = model.pos_embed
+    with inference(model):
+        parts = [
+            model(part.to(device=weight.device, dtype=weight.dtype)).float().cpu()
+            for part in torch.split(views, batch_size or _batch_size(model))
+        ]
+    return torch.cat(parts)
+
+
+def _batch_size(model: TimeSformer) -> int:
+    frames, rows, columns = model.grid_size
+    return max(1, _MAX_TOKENS // (frames * rows * columns))
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation without gradients; afterwards every module is in the mode it was in, also of a half-frozen model."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _checked(model: TimeSformer | str, topk: int) -> TimeSformer:
+    if topk < 1:
+        raise ValueError(f"topk is {topk}, expected a whole number from 1 up")
+    if isinstance(model, str):
+        model = load_model(model)
+    if not isinstance(model, TimeSformer):
+        raise TypeError(f"expected a TimeSformer or its name, got {type(model).__name__}")
+    if not model.num_classes:
+        raise ValueError("the model has no head (num_classes is 0): call reset_classifier, and train it")
+    if model.global_pool == "frame":
+        raise ValueError("the model gives logits for each frame (global_pool is 'frame'), not for a video")
+    return model
+
+
+def _names(model: TimeSformer, labels: Labels | None) -> list[str]:
+    return model_labels(model) if labels is None else label_names(labels, model.num_classes)
+
+
+def _top(probabilities: torch.Tensor, names: Sequence[str], topk: int) -> tuple[Score, ...]:
+    values, indices = probabilities.topk(min(topk, len(names)))
+    return tuple(
+        Score(names[index], value, index) for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    )

@@ -1,0 +1,117 @@
+"""Reading weight files without running anything that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from timesformer_zoo.errors import CheckpointError
+from timesformer_zoo.weights.formats import peel
+
+__all__ = ["read_checkpoint", "refusing_pickles"]
+
+# Names that a folder of weights uses, the safe one first.
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+_ZIP = b"PK\x03\x04"  # torch.save since 1.6
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before: a pickled magic number comes first
+_OTHERS = {  # how files start that are often found in place of weights
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull` to get the weights themselves",
+    b"<": "a web page: the download went to an error or login page",
+    b"\x80": "a bare Python pickle, which is not opened because pickles can run code. {convert}",
+}
+_CONVERT = (
+    "If you trust its origin, convert it once in a sandbox (a container without network or secrets): "
+    "`checkpoint = torch.load(path, weights_only=False)`, then "
+    "`safetensors.torch.save_file(checkpoint['state_dict'], 'model.safetensors')`, and load that file here"
+)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a weight file on the CPU: safetensors, or torch.save's with `weights_only=True`, never otherwise.
+
+    Args:
+        path: a file, told by its content and not by its suffix, or a folder that has `model.safetensors` or
+            `pytorch_model.bin` (the first is taken).
+
+    Returns:
+        The state dict under its own project's keys, unwrapped (see `formats.peel`).
+
+    Raises:
+        CheckpointError: the file is missing, empty, damaged, not a weight file, or a pickle of more than tensors and
+            plain values, which is refused.
+    """
+    path = _weight_file(Path(path))
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty; download it again")
+    safetensors = head[8:9] == b"{"  # after eight bytes of length, which may begin like anything
+    for start, meaning in _OTHERS.items():
+        if head.startswith(start) and not safetensors and not head.startswith(_LEGACY):
+            raise CheckpointError(f"{path}: not a weight file but {meaning.format(convert=_CONVERT)}")
+    read = _read_torch if head.startswith((_ZIP, _LEGACY)) else _read_safetensors
+    try:
+        return peel(read(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _weight_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such file")
+    for name in _NAMES:
+        if (path / name).is_file():
+            return path / name
+    present = sorted(entry.name for entry in path.iterdir())
+    raise CheckpointError(f"{path}: a folder of weights has one of {_NAMES}; this one has {present[:10]}")
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"neither a safetensors file nor one of torch.save, or damaged ({error}); download it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with refusing_pickles(), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive fails anywhere: KeyError, EOFError, RuntimeError …
+        raise CheckpointError(
+            f"damaged or incomplete ({type(error).__name__}: {str(error)[:200]}); download it again"
+        ) from error
+
+
+@contextmanager
+def refusing_pickles() -> Iterator[None]:
+    """Turns torch's refusal of a pickle, which advises to switch safety off, into a CheckpointError that does not.
+
+    Raises:
+        CheckpointError: `torch.load(..., weights_only=True)` inside met more than tensors and plain values.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        # Of torch's message, the line that names the object.
+        reason = next((line.strip() for line in str(error).splitlines() if "nsupported" in line), "not plain data")
+        raise CheckpointError(
+            f"refused: the pickle holds more than tensors and plain values, and could run code ({reason}). {_CONVERT}"
+        ) from error

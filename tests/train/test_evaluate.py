@@ -1,0 +1,237 @@
+"""Evaluation: views, protocols, metrics, and several processes."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from footage import pieces, video_list, write
+from ranks import join, launch
+from torch import nn
+
+from timesformer_zoo import TimeSformer, Video, VideoList, clip_transform, crop_views, save_pretrained
+from timesformer_zoo.cli import evaluate as verb
+from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate, mean_of, plot_confusion
+
+CLIP = dict(stride=2, fps=None, crops=3)
+
+
+class Fixed(nn.Module):
+    """Says which class a clip is of by its mean brightness: 0 dark, 5 bright."""
+
+    num_classes, num_frames, img_size, clip = 6, 4, (32, 32), dict(CLIP)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        brightness = (x * 0.225 + 0.45).mean((1, 2, 3, 4)) * 6 - 0.5
+        return -(brightness[:, None] - torch.arange(6.0)).abs() * self.scale
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    """Seven grey videos; the last of class 5 looks like class 2, the next but one like class 4."""
+    folder = tmp_path_factory.mktemp("grey")
+    looks, labels = [0, 1, 2, 3, 4, 5, 2], [0, 1, 2, 3, 5, 5, 5]
+    paths = [folder / f"{i}.mp4" for i in range(7)]
+    for path, look in zip(paths, looks, strict=True):
+        write(path, torch.full((8, 32, 48, 3), round((look + 0.5) / 6 * 255), dtype=torch.uint8))
+    return video_list(paths, labels, classes=6)
+
+
+def test_scores(bright):
+    result = evaluate(Fixed(), bright, progress=False)
+    assert (result.count, result.clips, result.crops) == (7, 1, 3)
+    assert result.top1 == pytest.approx(5 / 7)
+    assert result.top5 == pytest.approx(6 / 7)  # five classes are nearer to the last one's look than its own
+    assert result.confusion[5] == (0, 0, 1, 0, 1, 1)
+    assert result.per_class == {
+        "class 0": 1,
+        "class 1": 1,
+        "class 2": 1,
+        "class 3": 1,
+        "class 4": None,
+        "class 5": 1 / 3,
+    }
+    assert result.mean_class_accuracy == pytest.approx((4 + 1 / 3) / 5)
+    assert "top-1 71.43%, top-5 85.71%, mean over classes 86.67% of 7 videos" in result.summary()
+
+
+def test_top5_counts_the_five_likeliest(bright):
+    model = Fixed()
+    model.scale.data.fill_(-1.0)  # the likeliest class is the farthest away
+    result = evaluate(model, bright, progress=False)
+    assert result.top1 == pytest.approx(1 / 7)
+    # A video's look is the least likely of the six, and its label among the other five where it is not its look.
+    assert result.top5 == pytest.approx(2 / 7)
+
+
+def test_any_batch_size_and_workers_give_the_same(bright):
+    results = [
+        evaluate(Fixed(), bright, batch_size=size, workers=w, progress=False) for size, w in [(1, 0), (4, 2), (64, 0)]
+    ]
+    assert results[0] == results[1] == results[2]
+
+
+def test_the_model_is_left_as_it_was(bright):
+    model = Fixed().train()
+    model.frozen = nn.Dropout().eval()  # as a half-frozen model has it
+    evaluate(model, bright, progress=False)
+    assert (model.training, model.frozen.training) == (True, False)
+    assert model.scale.grad is None
+
+
+def test_the_model_is_left_as_it_was_by_an_evaluation_that_fails(bright):
+    model = Fixed().train()
+    model.scale.data = model.scale.data.expand(7)  # does not fit six classes
+    with pytest.raises(RuntimeError, match="must match"):
+        evaluate(model, bright, progress=False)
+    assert model.training
+
+
+# ---- protocols ----
+
+
+@pytest.mark.parametrize(
+    ("protocol", "frames"), [("official", [0, 2, 4, 7]), ("paper", [4, 6, 8, 11]), ("model", [0, 2, 4, 7])]
+)
+def test_protocols_are_what_they_say(tmp_path, protocol, frames):
+    """16 frames, a window of 8: it starts at 0 (official) or at half of the slack (paper)."""
+    torch.manual_seed(0)
+    model = TimeSformer(img_size=32, num_frames=4, num_classes=7, embed_dim=32, depth=1, num_heads=2, clip=CLIP).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(20)
+    film = write(tmp_path / "film.mp4", pieces("bikes", 1)[0])
+    spec = clip_transform(model).spec
+    views = crop_views(Video(film).frames(frames), spec)
+    with torch.no_grad():
+        logits = model(views)
+    expected = logits.softmax(-1).mean(0) if protocol == "paper" else logits.sum(0)
+    fifth, sixth = expected.argsort(descending=True)[4:6].tolist()
+    for label, top5 in ((fifth, 1.0), (sixth, 0.0)):
+        result = evaluate(model, video_list([film], [label], classes=7), protocol=protocol, progress=False)
+        assert result.top5 == top5
+        assert result.confusion[label][int(expected.argmax())] == 1
+
+
+def test_views_can_be_chosen(bright):
+    result = evaluate(Fixed(), bright, protocol="paper", clips=2, crops=1, progress=False)
+    assert (result.clips, result.crops, result.protocol) == (2, 1, "paper")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"protocol": "mine"}, "Choose from: model, official, paper"), ({"crops": 0}, "crops is 0")],
+)
+def test_refuses_nonsense(bright, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(Fixed(), bright, progress=False, **options)
+
+
+def test_refuses_another_number_of_classes(bright):
+    with pytest.raises(ValueError, match="The model has 6 classes, the videos have 2"):
+        evaluate(Fixed(), replace(bright, classes=("a", "b")), progress=False)
+
+
+# ---- what could not be read ----
+
+
+def test_skipped_videos_are_counted_nowhere_and_listed(bright, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    broken = video_list([tmp_path / "broken.mp4"], [0], classes=6)
+    both = replace(
+        bright, samples=broken.samples + bright.samples, missing=(bright.samples[0]._replace(path="gone.mp4"),)
+    )
+    with pytest.raises(OSError, match=r"gone.mp4"):
+        evaluate(Fixed(), both, progress=False)
+    result = evaluate(Fixed(), both, on_error="skip", progress=False)
+    assert (result.count, result.confusion) == (7, evaluate(Fixed(), bright, progress=False).confusion)
+    assert list(result.skipped) == [str(tmp_path / "broken.mp4")]
+    assert result.missing == ("gone.mp4",)
+    assert "missing: gone.mp4" in result.summary()
+    assert "broken.mp4" in result.summary()
+    with pytest.raises(ValueError, match=r"No video could be read.*broken.mp4"):
+        evaluate(Fixed(), broken, on_error="skip", progress=False)
+
+
+# ---- results ----
+
+
+def test_results_as_json_and_picture(bright, tmp_path):
+    result = evaluate(Fixed(), bright, progress=False)
+    result.save(tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert saved["top1"] == result.top1
+    assert saved["per_class"] == result.per_class
+    assert saved["confusion"] == [list(row) for row in result.confusion]
+    assert (tmp_path / "out" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    plot_confusion(result, tmp_path / "confusion.svg")
+    picture = (tmp_path / "confusion.svg").read_text()
+    assert "<svg" in picture
+
+
+def test_mean_over_splits(bright):
+    result = evaluate(Fixed(), bright, progress=False)
+    folds = [replace(result, fold=str(i + 1), top1=top1) for i, top1 in enumerate((0.5, 0.6, 0.7))]
+    mean = mean_of(folds)
+    assert mean.top1 == pytest.approx(0.6)
+    assert mean.top5 == pytest.approx(6 / 7)
+    assert mean.folds == ("1", "2", "3")
+    with pytest.raises(ValueError, match="one result for each fold"):
+        mean_of([*folds, folds[0]])
+
+
+def test_every_protocol_says_what_it_is():
+    assert all(protocol.about for protocol in PROTOCOLS.values())
+
+
+# ---- the verb, and several processes ----
+
+
+def run(arguments):
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    verb.run(parser.parse_args(arguments))
+
+
+def save_model_and_lists(folder: Path, videos: VideoList) -> None:
+    """A small model, and videos with lists, of which fold 2 has but two."""
+    torch.manual_seed(0)
+    model = TimeSformer(img_size=32, num_frames=4, num_classes=6, embed_dim=32, depth=1, num_heads=2, clip=CLIP)
+    for fold in (1, 2):
+        save_pretrained(model, folder / f"model-{fold}", labels=[f"class {i}" for i in range(6)])
+    lines = [f"{sample.path} {sample.label}\n" for sample in videos.samples]
+    (folder / "val.csv").write_text("".join(lines))
+
+
+def test_several_processes_count_no_video_twice(bright, tmp_path):
+    """Seven videos for two processes: the one more that one of them gets is not counted."""
+    save_model_and_lists(tmp_path, bright)
+    arguments = [str(tmp_path / "model-1"), str(tmp_path), "--data", "list", "--workers", "0"]
+    run([*arguments, "--out", str(tmp_path / "one")])
+    assert join(launch(2, run, [*arguments, "--out", str(tmp_path / "two")])) == [0, 0]
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert one["count"] == 7
+    assert one == two
+
+
+def test_the_verb_reports_folds_and_their_mean(tmp_path, bright, capsys):
+    torch.manual_seed(0)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for fold in (1, 2):
+        model = TimeSformer(img_size=32, num_frames=4, num_classes=101, embed_dim=32, depth=1, num_heads=2, clip=CLIP)
+        save_pretrained(model, tmp_path / f"model-{fold}", labels="ucf101")
+        (lists / f"testlist0{fold}.txt").write_text("Archery/0.mp4\nBiking/1.mp4\n")
+    arguments = [str(tmp_path / "model-{fold}"), str(Path(bright.samples[0].path).parent), "--data", "ucf101"]
+    arguments += ["--annotations", str(lists), "--fold", "1", "2", "--workers", "0", "--out", str(tmp_path / "out")]
+    run(arguments)
+    out = capsys.readouterr().out
+    assert "ucf101 test, fold 2: top-1" in out
+    assert "mean over folds 1, 2: top-1" in out
+    assert json.loads((tmp_path / "out" / "fold-1" / "results.json").read_text())["fold"] == "1"
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["folds"] == ["1", "2"]
