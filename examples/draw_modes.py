@@ -26,7 +26,7 @@ def seen(step: Step, query: int) -> list[int]:
     """Flat indices of the patches in the query's group."""
     index = torch.arange(FRAMES * ROWS * COLUMNS).view(1, *GRID, 1)
     for cell in step.cells(GRID):
-        groups = step.groups(index, cell).flatten(-1 - len(step.axes), -2).flatten(0, -3).squeeze(-1)  # groups, patches
+        groups = step.groups(index, cell).flatten(0, -3).squeeze(-1)  # groups, patches
         for group in groups.tolist():
             if query in group:
                 return group

@@ -64,7 +64,7 @@ def test_operations_are_those_that_torch_counts(mode: str) -> None:
     case = peers.Case(f"base_{mode}", 3, 48, batch=2, small=True)
     model = peers.create(case).eval()
     for block in model.blocks:
-        for step in block.attention_steps():
+        for step in block.steps.values():
             step.fused_attn = False  # a fused kernel may be unknown to the counter
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(peers.clip(case))

@@ -157,7 +157,7 @@ def test_train_and_test_share_no_source(tmp_path: Path) -> None:
 def test_the_first_step_begins_as_a_difference_in_time() -> None:
     """A still clip adds nothing to its tokens but the values' bias; one that changes does."""
     model = training.build("divided", {"embed_dim": 128, "depth": 1, "num_heads": 4}, seed=0).eval()
-    step = next(model.blocks[0].attention_steps())  # type: ignore[operator]
+    step = next(model.attention_steps())
     frames = torch.randn(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
     change = []
     for clip in (frames[:, :, :1].expand_as(frames), frames):

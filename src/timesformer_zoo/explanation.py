@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from timesformer_zoo.model.attention import Cell, Grid, Step
-from timesformer_zoo.model.block import AttentionStep, Block
+from timesformer_zoo.model.block import AttentionStep
 from timesformer_zoo.model.timesformer import TimeSformer
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
     Raises:
         ValueError: in training mode, where dropout would change the weights.
     """
-    batch = clip.shape[0]
-    maps = {}
-    for key, step, cell, weights in _run(model, clip, lambda weights: weights):
-        numbering = [] if len(step.axes) == 3 else _sizes(step, _grid(model, clip))
-        name = key if cell is None else f"{key}.{cell}"
-        maps[name] = weights.reshape(batch, *numbering, *weights.shape[1:])
+    maps: dict[str, torch.Tensor] = {}
+    grid = _grid(model, clip)
+    patches = torch.empty(len(clip), *grid, 1, device="meta")
+    for key, step, weights in _run(model, clip, lambda weights: weights):
+        shapes = [step.groups(patches, cell).shape[:-2] for cell in step.cells(grid)]
+        parts = [part.view(*shape, *part.shape[1:]) for part, shape in zip(weights, shapes, strict=True)]
+        if step.cuts:  # what numbers the groups are the cells
+            parts = [group for part in parts for group in part.flatten(1, -4).unbind(1)]
+        maps |= {key if len(parts) == 1 else f"{key}.{k}": part for k, part in enumerate(parts)}
     return maps
 
 
@@ -102,20 +105,16 @@ def rollout(model: TimeSformer, clip: torch.Tensor) -> torch.Tensor:
     alone = model.attention.per_frame  # each frame runs as a clip of its own, and the head sees the mean over frames
     grid = (1, h, w) if alone else (frames, h, w)
     clips = batch * frames if alone else batch
-    steps: list[list[torch.Tensor]] = []
-    found: list[Step] = []
-    for _, step, cell, weights in _run(model, clip, lambda weights: weights.mean(1)):
-        if not cell:  # the first cell of a step, or the only one
-            steps.append([])
-            found.append(step)
-        steps[-1].append(weights.unflatten(0, (clips, -1)))  # B G S S
-
-    row = steps[0][0].new_zeros(clips, 1 + grid[0] * h * w)
+    steps = [
+        (step, [part.unflatten(0, (clips, -1)) for part in weights])  # B G S S
+        for _, step, weights in _run(model, clip, lambda weights: weights.mean(1))
+    ]
+    row = steps[0][1][0].new_zeros(clips, 1 + grid[0] * h * w)
     if model.global_pool == "token":
         row[:, 0] = 1
     else:
         row[:, 1:] = 1 / (row.shape[1] - 1)
-    for step, maps in zip(reversed(found), reversed(steps), strict=True):
+    for step, maps in reversed(steps):
         row = (row + _through(row, step, maps, grid)) / 2
     return row[:, 1:].reshape(batch, frames, h, w) / (frames if alone else 1)
 
@@ -160,18 +159,13 @@ def _grid(model: TimeSformer, clip: torch.Tensor) -> Grid:
     return (clip.shape[2], *model.patch_grid(clip.shape[3], clip.shape[4]))
 
 
-def _sizes(step: Step, grid: Grid) -> list[int]:
-    """Sizes of the axes that number the groups."""
-    return [size for axis, size in zip("thw", grid, strict=True) if axis not in step.axes]
-
-
 @contextmanager
 def _watching(model: TimeSformer, see: Callable[[str, AttentionStep, torch.Tensor], None]) -> Iterator[None]:
     """Call `see(key, step, weights)` for all attention weights (N, A, S, S); the model is afterwards as it was."""
     steps: dict[str, AttentionStep] = {}
-    for i, block in enumerate(model.blocks):
-        assert isinstance(block, Block)  # for the type checker
-        steps |= {f"blocks.{i}.{step.step.name}": step for step in block.attention_steps()}
+    for name, module in model.named_modules():
+        if isinstance(module, AttentionStep):
+            steps[name.replace(".steps.", ".")] = module
     fused = [step.fused_attn for step in steps.values()]
     hooks = []
     try:
@@ -192,24 +186,15 @@ def _watching(model: TimeSformer, see: Callable[[str, AttentionStep, torch.Tenso
 
 def _run(
     model: TimeSformer, clip: torch.Tensor, keep: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[tuple[str, Step, int | None, torch.Tensor]]:
-    """Run the model; (key, step, number of the cell or None if there is one, `keep` of its weights (B·G, A, S, S))."""
+) -> Iterator[tuple[str, Step, list[torch.Tensor]]]:
+    """Run the model; (key, step, for each of its cells `keep` of the weights (B·G, A, S, S)), in their order."""
     if model.training:
         raise ValueError("Attention is explained in evaluation mode, without dropout. Call model.eval() first.")
-    seen: list[tuple[str, Step, torch.Tensor]] = []
-    with _watching(model, lambda key, step, weights: seen.append((key, step.step, keep(weights)))):
+    seen: dict[str, tuple[Step, list[torch.Tensor]]] = {}
+    with _watching(model, lambda key, step, weights: seen.setdefault(key, (step.step, []))[1].append(keep(weights))):
         model.forward_features(clip)
-    grid = _grid(model, clip)
-    counts: dict[str, int] = {}
-    for key, step, weights in seen:
-        if len(step.cells(grid)) == 1:
-            yield key, step, None, weights
-            continue
-        equal = len(step.cells(grid)) if step.even(grid) else 1  # cells of equal size run together
-        for part in weights.unflatten(0, (clip.shape[0], equal)).unbind(1):  # one group a cell
-            cell = counts.get(key, 0)
-            counts[key] = cell + 1
-            yield key, step, cell, part
+    for key, (step, weights) in seen.items():
+        yield key, step, weights
 
 
 def _through(row: torch.Tensor, step: Step, maps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
@@ -244,4 +229,4 @@ def _tokens(step: Step, cell: Cell, grid: Grid, device: torch.device) -> torch.T
     t, h, w = grid
     numbers = torch.arange(1, 1 + t * h * w, device=device).view(1, t, h, w, 1)
     groups = step.groups(numbers, cell)[0, ..., 0]
-    return groups.flatten(groups.ndim - len(step.axes)).flatten(0, -2)
+    return groups.reshape(-1, groups.shape[-1])

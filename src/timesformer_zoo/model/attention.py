@@ -1,7 +1,7 @@
-"""The five attention modes: which tokens attend to which, and the block that is made of them.
+"""The five attention modes: which tokens attend to which. A step's grouping is an einops pattern, a mode is its steps.
 
-Legend: B batch, T frames, h w patch rows and columns, L = 1 + T·h·w tokens (class token first, then patches in
-t h w order), D width, H heads, d = D / H. A step cuts the grid of patches into groups; G groups of S patches.
+Legend: B batch, T frames, h w patch rows and columns, D width. A step cuts the grid of patches into groups: G groups
+of S patches.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv 2102.05095, section 3 and figure 2.
@@ -10,106 +10,112 @@ arXiv 2102.05095, section 3 and figure 2.
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import torch
+from einops import rearrange
 
 __all__ = ["AttentionMode", "Cell", "Grid", "Step"]
 
 Grid = tuple[int, int, int]
 """(T, h, w): frames, patch rows, patch columns."""
 
-Cell = tuple[slice, slice, slice]
-"""The part of a grid that a group may not reach out of."""
+
+class Cell(NamedTuple):
+    """A part of the grid out of which no group reaches, and how a pattern cuts it further."""
+
+    slices: tuple[slice, slice, slice]  # along t, h, w
+    cuts: dict[str, int]  # letter of the pattern -> into how many parts it cuts its axis
 
 
 @dataclass(frozen=True)
 class Step:
     """What one attention step attends over: every patch sees the patches of its group, and no others.
 
-    A group varies along `axes` and is constant along the others, within one cell of the grid.
+    Left of the arrow is the grid of patches. A pair there cuts an axis in two: `(i h)` into neighbouring halves, the
+    first the longer one, and `(h i)` into even and odd positions, that is, a stride of 2. Right of the arrow are the
+    axes that number the groups, then those along which a patch attends.
     """
 
     name: str
-    axes: str  # the axes a patch attends along, out of "thw"
-    halves: str = ""  # axes cut in two neighbouring halves, the first the longer one
-    phases: str = ""  # axes cut in even and odd positions, that is, a stride of 2
+    pattern: str
     class_token: bool = True  # the class token joins each group, and its outputs are averaged over the groups
 
+    @property
+    def axes(self) -> str:
+        """The axes that a patch attends along, out of "thw"."""
+        return self._right[1].replace(" ", "")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether an axis is cut in two."""
+        return "(" in self.pattern.partition(" -> ")[0]
+
     def cells(self, grid: Grid) -> list[Cell]:
-        """The cells that `grid` is cut into; an axis too short to be cut gives no empty cell."""
+        """The cells of a grid, the last axis fastest: one if the pattern cuts it evenly, else one for each part."""
+        pairs = re.findall(r"\((\w) (\w)\)", self.pattern.partition(" -> ")[0])
+        pair_of = {axis: pair for pair in pairs for axis in pair if axis in "thw"}
+        letters = [letter for pair in pairs for letter in pair if letter not in "thw"]
+        if all(size % 2 == 0 for axis, size in zip("thw", grid, strict=True) if axis in pair_of):
+            return [Cell((slice(None), slice(None), slice(None)), dict.fromkeys(letters, 2))]
 
-        def cuts(axis: str, size: int) -> list[slice]:
-            if axis in self.halves and size > 1:
+        def parts(axis: str, size: int) -> list[slice]:
+            if axis not in pair_of or size == 1:
+                return [slice(None)]
+            if pair_of[axis][1] == axis:  # (i h)
                 return [slice(0, (size + 1) // 2), slice((size + 1) // 2, None)]
-            if axis in self.phases and size > 1:
-                return [slice(0, None, 2), slice(1, None, 2)]
-            return [slice(None)]
+            return [slice(0, None, 2), slice(1, None, 2)]
 
-        t, h, w = (cuts(axis, size) for axis, size in zip("thw", grid, strict=True))
-        return list(itertools.product(t, h, w))
+        t, h, w = (parts(axis, size) for axis, size in zip("thw", grid, strict=True))
+        return [Cell(slices, dict.fromkeys(letters, 1)) for slices in itertools.product(t, h, w)]
+
+    def view(self, patches: torch.Tensor, cell: Cell) -> torch.Tensor:
+        """The patches (B, T, h, w, D) of one cell as (B, *axes that number groups, *axes attended, D), without a copy.
+
+        What is written to it is written to the patches.
+        """
+        left, right = self.pattern.split(" -> ")
+        t, h, w = cell.slices
+        return rearrange(patches[:, t, h, w], f"{left} -> {_open(right)}", **cell.cuts)
 
     def groups(self, patches: torch.Tensor, cell: Cell) -> torch.Tensor:
-        """A view of the patches (B, T, h, w, D) of one cell: (B, *axes that number groups, *axes attended, D)."""
-        t, h, w = cell
-        return self._attended_last(patches[:, t, h, w])
+        """The same as (B, *axes that number groups, S, D)."""
+        return self.view(patches, cell).flatten(-1 - len(self.axes), -2)
 
-    def views(self, patches: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
-        """All groups as views of the patches (B, T, h, w, D), each (B, *axes that number groups, *axes attended, D).
-
-        Cells of equal size are one view, and the first axes number them; otherwise there is a view for each cell.
-        """
-        if not self.even(grid):
-            return [self.groups(patches, cell) for cell in self.cells(grid)]
-        for axis, i in self._cut(grid):
-            patches = patches.unflatten(i, (2, -1) if axis in self.halves else (-1, 2))
-            patches = patches.movedim(i if axis in self.halves else i + 1, 1)
-        return [self._attended_last(patches)]
-
-    def ungroup(self, outputs: list[torch.Tensor], grid: Grid) -> torch.Tensor:
-        """The inverse of `views`: (B, T, h, w, D)."""
-        if not self.even(grid):
-            patches = outputs[0].new_empty(outputs[0].shape[0], *grid, outputs[0].shape[-1])
-            for cell, groups in zip(self.cells(grid), outputs, strict=True):
-                self.groups(patches, cell).copy_(groups)
-            return patches
-        cut = self._cut(grid)
-        patches = outputs[0].squeeze(1) if len(self.axes) == 3 and not cut else outputs[0]
-        order = self._order(len(cut))
-        patches = patches.permute([order.index(i) for i in range(len(order))])
-        for axis, i in reversed(cut):
-            patches = patches.movedim(1, i if axis in self.halves else i + 1).flatten(i, i + 1)
+    def ungroup(self, views: Sequence[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """The inverse of `view` over all cells: (B, T, h, w, D)."""
+        left, right = self.pattern.split(" -> ")
+        if len(views) == 1:
+            return rearrange(views[0], f"{_open(right)} -> {left}")
+        patches = views[0].new_empty(views[0].shape[0], *grid, views[0].shape[-1])
+        for cell, view in zip(self.cells(grid), views, strict=True):
+            self.view(patches, cell).copy_(view)
         return patches
 
-    def even(self, grid: Grid) -> bool:
-        """Whether all cells are of equal size."""
-        return all(grid["thw".index(axis)] % 2 == 0 for axis, _ in self._cut(grid))
-
-    def _cut(self, grid: Grid) -> list[tuple[str, int]]:
-        """The axes that are cut, last first, and where each lies once those before it lead the grid as cells."""
-        axes = [axis for axis, size in zip("thw", grid, strict=True) if axis in self.halves + self.phases and size > 1]
-        return [(axis, 1 + "thw".index(axis) + n) for n, axis in enumerate(reversed(axes))]
-
-    def _order(self, cuts: int) -> list[int]:
-        """Permutation of B *cells T h w D: batch, all axes that number the groups, `axes`, width."""
-        grid = list(enumerate("thw", 1 + cuts))
-        numbering = [i for i, axis in grid if axis not in self.axes]
-        return [*range(1 + cuts), *numbering, *(i for i, axis in grid if axis in self.axes), 4 + cuts]
-
-    def _attended_last(self, patches: torch.Tensor) -> torch.Tensor:
-        """(B, *cells, T, h, w, D) -> (B, *axes that number groups, *axes attended, D)."""
-        view = patches.permute(self._order(patches.ndim - 5))
-        return view if view.ndim - 2 > len(self.axes) else view.unsqueeze(1)
+    @property
+    def _right(self) -> list[str]:
+        """Right of the arrow: the axes that number groups, those attended, d."""
+        return [pair or axis for pair, axis in re.findall(r"\(([\w ]+)\)|(\w)", self.pattern.partition(" -> ")[2])]
 
 
-SPACE = Step("space", axes="hw")
-SPACE_TIME = Step("space_time", axes="thw")
-TIME = Step("time", axes="t", class_token=False)  # as in the authors' code; the paper's equation lets it join
-LOCAL = Step("local", axes="thw", halves="hw")
-SPARSE_GLOBAL = Step("sparse_global", axes="thw", phases="thw")  # a module named "global" would break torch.export
-WIDTH = Step("width", axes="w")
-HEIGHT = Step("height", axes="h")
+def _open(pattern: str) -> str:
+    """Axes kept apart: a merge of them may have to copy."""
+    return pattern.replace("(", "").replace(")", "")
+
+
+SPACE = Step("space", "b t h w d -> (b t) (h w) d")
+SPACE_TIME = Step("space_time", "b t h w d -> b (t h w) d")
+# The class token does not join, as in the authors' code; the paper's equation lets it.
+TIME = Step("time", "b t h w d -> (b h w) t d", class_token=False)
+LOCAL = Step("local", "b t (i h) (j w) d -> (b i j) (t h w) d")
+# A module named "global" would break torch.export.
+SPARSE_GLOBAL = Step("sparse_global", "b (t i) (h j) (w k) d -> (b i j k) (t h w) d")
+WIDTH = Step("width", "b t h w d -> (b t h) w d")
+HEIGHT = Step("height", "b t h w d -> (b t w) h d")
 
 
 class AttentionMode(str, Enum):

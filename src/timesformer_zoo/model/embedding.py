@@ -9,7 +9,7 @@ arXiv 2102.05095, section 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import nn
 
 from timesformer_zoo.model.attention import Grid
-from timesformer_zoo.model.inference import eager_inference
 
 __all__ = ["ClipEmbedding", "Size", "resample_pos_embed", "resample_time_embed", "to_pair"]
 
@@ -45,7 +44,6 @@ class ClipEmbedding(nn.Module):
         dynamic_img_pad: pad frames on the right and bottom to a multiple of the patch size instead of refusing them.
         time_interpolation: how time embeddings are resampled.
         norm_layer: makes a norm of a width.
-        **dd: device and dtype of the parameters.
 
     Raises:
         ValueError: the patch size does not divide the frame.
@@ -58,14 +56,12 @@ class ClipEmbedding(nn.Module):
         num_frames: int,
         in_chans: int,
         embed_dim: int,
-        *,
         per_frame: bool,
         pre_norm: bool,
         pos_drop_rate: float,
         dynamic_img_pad: bool,
         time_interpolation: Literal["linear", "nearest"],
-        norm_layer: Callable[..., nn.Module],
-        **dd: Any,
+        norm_layer: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
         check_sizes(num_frames, to_pair(img_size), None if dynamic_img_pad else patch_size)
@@ -74,24 +70,14 @@ class ClipEmbedding(nn.Module):
         self.per_frame = per_frame
         self.dynamic_img_pad = dynamic_img_pad
         self.time_interpolation = time_interpolation
-        self._resampled: tuple[Any, torch.Tensor, torch.Tensor] | None = None  # see _pos_embed_for
-        self.patch_embed = PatchEmbed(
-            to_pair(img_size),
-            to_pair(patch_size),
-            in_chans,
-            embed_dim,
-            strict_img_size=False,
-            dynamic_img_pad=dynamic_img_pad,
-            **dd,
-        )
+        sizes = (to_pair(img_size), to_pair(patch_size), in_chans, embed_dim)
+        self.patch_embed = PatchEmbed(*sizes, strict_img_size=False, dynamic_img_pad=dynamic_img_pad)
         h, w = self.patch_grid(*to_pair(img_size))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim, **dd))
-        self.time_embed: nn.Parameter | None = None
-        if not per_frame:
-            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim, **dd))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim))
+        self.time_embed = None if per_frame else nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.norm_pre: nn.Module = norm_layer(embed_dim, **dd) if pre_norm else nn.Identity()
+        self.norm_pre = norm_layer(embed_dim) if pre_norm else nn.Identity()
 
     @property
     def img_size(self) -> tuple[int, int]:
@@ -110,8 +96,7 @@ class ClipEmbedding(nn.Module):
 
     def patch_grid(self, height: int, width: int) -> tuple[int, int]:
         """Patch rows and columns of a frame; a frame that is padded has one more where the patch does not fit."""
-        h, w = self.patch_embed.dynamic_feat_size((height, width))
-        return h, w
+        return self.patch_embed.dynamic_feat_size((height, width))
 
     @torch.no_grad()
     def set_input_size(
@@ -152,22 +137,6 @@ class ClipEmbedding(nn.Module):
             raise ValueError(f"{want} of floating point, got {x.dtype}. clip_transform(model) makes it from uint8.")
         check_sizes(x.shape[2], (x.shape[3], x.shape[4]), None if self.dynamic_img_pad else self.patch_size)
 
-    def _pos_embed_for(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(1, 1 + h·w, D) for a patch grid (h, w). Eager inference keeps the last that was resampled.
-
-        What it was made from is compared by value: version counters miss what is written through `.data`.
-        """
-        pos, native = self.pos_embed, self.grid_size[1:]
-        if grid == native or not eager_inference(pos):
-            return resample_pos_embed(pos, native, grid)
-        if self._resampled is not None:
-            key, source, result = self._resampled
-            if key == (native, grid, pos.dtype) and source.shape == pos.shape and torch.equal(source, pos):
-                return result
-        result = resample_pos_embed(pos, native, grid)
-        self._resampled = ((native, grid, pos.dtype), pos.detach().clone(), result)
-        return result
-
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
         """Tokens of a clip batch, and the grid that they lie on.
 
@@ -182,7 +151,7 @@ class ClipEmbedding(nn.Module):
         batch, _, frames, height, width = x.shape
         h, w = self.patch_grid(height, width)
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
-        pos = self._pos_embed_for((h, w))
+        pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], (h, w))
         x = x + pos[:, 1:]
         if self.time_embed is not None:
             time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
@@ -218,8 +187,7 @@ def resample_pos_embed(pos_embed: torch.Tensor, old: tuple[int, int], new: tuple
     """
     if old == new:
         return pos_embed
-    resampled: torch.Tensor = resample_abs_pos_embed(pos_embed, list(new), list(old), num_prefix_tokens=1)
-    return resampled
+    return resample_abs_pos_embed(pos_embed, list(new), list(old), num_prefix_tokens=1)
 
 
 def resample_time_embed(time_embed: torch.Tensor, frames: int, mode: str = "linear") -> torch.Tensor:

@@ -1,45 +1,95 @@
-"""Inference on a CPU: when its shortcuts apply, and linear layers whose weight is laid out once for many chunks.
+"""The block for inference on a CPU: in place, a chunk of groups at a time, with the product that is fastest there.
 
-torch multiplies float32 matrices with MKL. oneDNN, which torch carries as well, was 8 to 15 % faster on the machine of
-benchmarks/RESULTS.md once the weight lay in the order in which its kernel reads it. Laying it out costs as much as 200
-tokens or so, so it is done anew in every pass: nothing is kept that could grow stale when a weight changes.
+Nothing but speed and memory depends on this file: where `applies` says no, the block runs as `block.py` has it, to the
+same result up to rounding.
+
+Legend: B batch, T frames, h w patch rows and columns, L = 1 + T·h·w tokens, D width, G groups of S tokens.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
-from typing import TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
+from timm.layers import Mlp
 from torch import nn
+from torch.nn.modules import module as global_hooks
 from torch.utils import _python_dispatch
 
-__all__ = ["CHUNK_TOKENS", "Linears", "chunks", "eager_inference", "plain_attention_faster"]
+if TYPE_CHECKING:
+    from timesformer_zoo.model.attention import Grid
+    from timesformer_zoo.model.block import Block
+
+__all__ = ["Linears", "applies", "block", "chunks", "hooked", "packed_is_faster"]
 
 CHUNK_TOKENS = 2048
-"""Tokens worked on at once in inference on a CPU: their activations stay in its cache and in reused memory."""
+"""Tokens worked on at once: their activations stay in the CPU's cache and in reused memory."""
 
 PACK_TOKENS, PACK_WEIGHTS = 512, 2**18
 """Fewer tokens, or a smaller weight, gain less than packing costs."""
 
-UNFUSED_TOKENS = {torch.bfloat16: 256}
-"""Up to how many keys fused attention with its gradient is slower than two products, by number format."""
 
-
-def eager_inference(x: torch.Tensor) -> bool:
-    """Whether x is on a CPU and nobody records what is done to it, no gradient and no compiler."""
-    return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+def hooked(module: nn.Module) -> bool:
+    """Whether anybody has hooked on to a module or its parts."""
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in module.modules()
     )
 
 
-def plain_attention_faster(keys: torch.Tensor) -> bool:
-    """Whether a training step is faster if attention over keys (N, H, S, d) is two products, not torch's fused one."""
-    return keys.device.type == "cpu" and keys.shape[-2] <= UNFUSED_TOKENS.get(keys.dtype, 0)
+def applies(block: Block, x: torch.Tensor) -> bool:
+    """Whether a block may run by `block` below: on a CPU, and nobody records or looks at what is inside.
+
+    No gradient, compiler or tracer; no hook that waits for a whole output, be it a module's or a global one as
+    profilers set; no attention maps asked for (`fused_attn` off).
+    """
+    return (
+        x.device.type == "cpu"
+        and not block.training
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and all(step.fused_attn for step in block.steps.values())
+        and not global_hooks._has_any_global_hook()
+        and not hooked(block)
+    )
+
+
+def block(block: Block, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
+    """`Block.forward`: (B, L, D) -> (B, L, D), or (B, 1, D). x stays as it is: whoever holds it may keep it."""
+    x = x.clone(memory_format=torch.contiguous_format)
+    *steps, last = block.steps.values()
+    for step in steps:
+        _add_step(step, x, grid)
+    _add_step(last, x, grid, class_only)
+    x = x[:, :1].clone() if class_only else x
+    linears = Linears(x)
+    for tokens in x.flatten(0, 1).split(CHUNK_TOKENS):
+        tokens.add_(_mlp(block.mlp, block.norm(tokens), linears))
+    return x
+
+
+def _add_step(step: Any, x: torch.Tensor, grid: Grid, class_only: bool = False) -> None:
+    """x (B, L, D) becomes `AttentionStep.forward` of it; with `class_only` its class token does, and no patch."""
+    joins = int(step.step.class_token)
+    if class_only and not joins:
+        return
+    linears = Linears(x)
+    for clips in x.split(max(1, CHUNK_TOKENS // max(1, x.shape[1] - 1))):
+        cls = step.norm(clips[:, :1])
+        firsts = []
+        for cell in step.step.cells(grid):
+            view = step.step.view(clips[:, 1:].unflatten(1, grid), cell)
+            for part in chunks(view, view.ndim - 2 - len(step.step.axes)):
+                residual = linears(step.proj, step.attend(step.norm(part), cls, linears, class_only))  # B G S D
+                residual = residual if step.fc is None else linears(step.fc, residual)
+                if not class_only:
+                    part.add_(residual[:, :, joins:].reshape(part.shape))
+                if joins:
+                    firsts.append(residual[:, :, :1].clone())  # a view would keep all of it in memory
+        if joins:
+            clips[:, :1] += torch.cat(firsts, 1).mean(1)
 
 
 def chunks(groups: torch.Tensor, numbering: int, axis: int = 1) -> Iterator[torch.Tensor]:
@@ -50,6 +100,9 @@ def chunks(groups: torch.Tensor, numbering: int, axis: int = 1) -> Iterator[torc
         numbering: how many axes number groups.
         axis: the first one that may be cut.
     """
+    if not numbering:
+        yield groups
+        return
     tokens = max(1, groups.narrow(axis, 0, 1).numel() // groups.shape[-1])  # an empty batch has none
     if tokens > CHUNK_TOKENS and axis < numbering:
         for part in groups.split(1, axis):
@@ -58,15 +111,25 @@ def chunks(groups: torch.Tensor, numbering: int, axis: int = 1) -> Iterator[torc
         yield from groups.split(max(1, CHUNK_TOKENS // tokens), axis)
 
 
+def _mlp(mlp: Any, x: torch.Tensor, linears: Linears) -> torch.Tensor:
+    """mlp(x); what somebody put in its place runs as it is."""
+    if type(mlp) is Mlp and "forward" not in vars(mlp) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none":
+        return linears(mlp.fc2, mlp.norm(linears(mlp.fc1, x, gelu=True)))
+    return mlp(x)
+
+
 class Linears:
     """Applies linear layers to the chunks of one pass: `linears(layer, x)` is `layer(x)`, faster where that can be.
+
+    Laying a weight out in the order in which oneDNN's kernel reads it costs as much as 200 tokens or so. It is done
+    anew in every pass: nothing is kept that could grow stale when a weight changes.
 
     Args:
         x: all tokens that will pass through the layers, (..., D), to tell whether packing pays.
     """
 
     def __init__(self, x: torch.Tensor) -> None:
-        self._pays = x.numel() // x.shape[-1] >= PACK_TOKENS and _has_packed_product(x.dtype)
+        self._pays = x.numel() // x.shape[-1] >= PACK_TOKENS and packed_is_faster(x.dtype) and _has_packed()
         self._packed: dict[nn.Linear, torch.Tensor] = {}
 
     def __call__(self, layer: nn.Module, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
@@ -77,32 +140,36 @@ class Linears:
         if layer not in self._packed:
             self._packed[layer] = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), CHUNK_TOKENS)
         after, kind = ("gelu", "none") if gelu else ("none", "")
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed[layer], layer.bias, after, [], kind)
-        return result
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed[layer], layer.bias, after, [], kind)
 
 
-def _has_packed_product(dtype: torch.dtype) -> bool:
-    """Whether this torch on this machine has oneDNN's product, and nothing is on that must see torch's own instead.
+def packed_is_faster(dtype: torch.dtype) -> bool:
+    """The choice of the product: oneDNN's with a packed weight, or torch's own.
+
+    Measured (benchmarks/RESULTS.md): with AVX-512 the packed one takes 8 to 15 % less time in float32, and more in
+    bfloat16; with AVX2 alone 10 % more.
+    """
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    multiplies_bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(multiplies_bfloat16()))
+
+
+def _has_packed() -> bool:
+    """Whether this torch has oneDNN's product, and nothing is on that must see torch's own instead.
 
     Its operators are those that torch's compiler generates calls of. They are not documented, and a torch without them
     multiplies as ever.
     """
-    dispatch_mode = getattr(_python_dispatch, "_get_current_dispatch_mode", None)
+    dispatch_mode = getattr(_python_dispatch, "_get_current_dispatch_mode", lambda: True)
     return (
-        platform.machine() in ("x86_64", "AMD64")
-        and torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)
+        bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
         and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
-        and (dtype == torch.float32 or (dtype == torch.bfloat16 and _multiplies_bfloat16()))
         and not torch.is_autocast_enabled("cpu")
-        and dispatch_mode is not None
-        and dispatch_mode() is None  # counters of operations know torch's own product only
+        # Counters of operations, dispatch modes and profilers, know torch's own product only.
+        and dispatch_mode() is None
+        and not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
     )
-
-
-def _multiplies_bfloat16() -> bool:
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return supported is not None and bool(supported())
 
 
 def _is_plain(layer: nn.Module, dtype: torch.dtype) -> TypeGuard[nn.Linear]:

@@ -9,7 +9,7 @@ arXiv 2102.05095.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,12 +20,14 @@ from timm.models._features import feature_take_indices
 from torch import nn
 
 from timesformer_zoo.model.attention import AttentionMode, Grid
-from timesformer_zoo.model.block import Block, hooked
+from timesformer_zoo.model.block import AttentionStep, Block
 from timesformer_zoo.model.embedding import ClipEmbedding, Size
+from timesformer_zoo.model.inference import hooked
 
 __all__ = ["TimeSformer"]
 
-Pool = Literal["token", "avg", "frame"]
+Pool = Literal["token", "avg", "frame", ""]
+POOLS = ("token", "avg", "frame", "")
 
 
 class TimeSformer(ClipEmbedding):
@@ -48,7 +50,8 @@ class TimeSformer(ClipEmbedding):
         qkv_bias: whether queries, keys and values have a bias.
         pre_norm: a norm before the first block, for weights that start from CLIP's image ViTs.
         global_pool: what the head sees: "token" (the class token), "avg" (mean over patches), or "frame" (mean over
-            the patches of each frame: features (B, T, D), logits (B, T, num_classes)).
+            the patches of each frame: features (B, T, D), logits (B, T, num_classes)), or "" (every token: features
+            (B, 1 + T·h·w, D), logits (B, 1 + T·h·w, num_classes), as timm's ViT has it).
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: dropout before the head, after the embeddings,
             after projections and in the MLP, on attention weights.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0. The paper trains with 0.1.
@@ -93,64 +96,36 @@ class TimeSformer(ClipEmbedding):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        target = torch.empty(0, device=device).device  # of None: where tensors are made by default
-        dd: dict[str, Any] = {"device": "meta" if weight_init == "skip" else target, "dtype": dtype}
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")
-        super().__init__(
-            img_size,
-            patch_size,
-            num_frames,
-            in_chans,
-            embed_dim,
-            per_frame=AttentionMode(attention).per_frame,
-            pre_norm=pre_norm,
-            pos_drop_rate=pos_drop_rate,
-            dynamic_img_pad=dynamic_img_pad,
-            time_interpolation=time_interpolation,
-            norm_layer=norm_layer,
-            **dd,
-        )
-        self.attention = AttentionMode(attention)
+        mode = AttentionMode(attention)
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        target = torch.empty(0, device=device).device  # of None: where tensors are made by default
+        with torch.device("meta" if weight_init == "skip" else target):
+            sizes = (img_size, patch_size, num_frames, in_chans, embed_dim)
+            super().__init__(
+                *sizes, mode.per_frame, pre_norm, pos_drop_rate, dynamic_img_pad, time_interpolation, norm_layer
+            )
+            self.blocks = nn.ModuleList()
+            for i in range(depth):
+                drop_path = drop_path_rate * i / max(1, depth - 1)
+                drops = dict(attn_drop=attn_drop_rate, proj_drop=proj_drop_rate, drop_path=drop_path)
+                self.blocks.append(Block(mode, embed_dim, num_heads, mlp_ratio, drops, qkv_bias, norm_layer))
+            self.norm: nn.Module = norm_layer(embed_dim)
+            self.head_drop = nn.Dropout(drop_rate)
+            self.head: nn.Module = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.attention = mode
         self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
-        self.depth = depth
-        self.num_heads = num_heads
-        self.num_classes = num_classes
-        self.num_prefix_tokens = 1
+        self.depth, self.num_heads, self.num_classes, self.num_prefix_tokens = depth, num_heads, num_classes, 1
         self.clip = clip
-        self._fixed_args = dict(
-            mlp_ratio=mlp_ratio,
-            qkv_bias=qkv_bias,
-            pre_norm=pre_norm,
-            drop_rate=drop_rate,
-            pos_drop_rate=pos_drop_rate,
-            proj_drop_rate=proj_drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            drop_path_rate=drop_path_rate,
-        )
         self.grad_checkpointing = False
         self._set_pool(global_pool)
-        self.blocks = nn.ModuleList(
-            Block(
-                self.attention,
-                embed_dim,
-                num_heads,
-                mlp_ratio,
-                qkv_bias=qkv_bias,
-                attn_drop=attn_drop_rate,
-                proj_drop=proj_drop_rate,
-                drop_path=drop_path_rate * i / max(1, depth - 1),
-                norm_layer=norm_layer,
-                **dd,
-            )
-            for i in range(depth)
-        )
-        self.norm: nn.Module = norm_layer(embed_dim, **dd)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head: nn.Module = nn.Linear(embed_dim, num_classes, **dd) if num_classes else nn.Identity()
+        rates = dict(proj_drop_rate=proj_drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
+        self._fixed_args = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, pre_norm=pre_norm, drop_rate=drop_rate)
+        self._fixed_args |= dict(pos_drop_rate=pos_drop_rate, **rates)
         reduction = self.patch_embed.feat_ratio()
         self.feature_info = [dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=reduction) for i in range(depth)]
+        self.to(dtype=dtype)
         if weight_init == "skip":
             self.to_empty(device=target)
             init_linear(self.head)
@@ -168,31 +143,29 @@ class TimeSformer(ClipEmbedding):
             init_linear(module)
             if isinstance(module, (nn.LayerNorm, nn.Conv2d)):  # for a model that was on the meta device
                 module.reset_parameters()
-        for block in self.blocks:
-            assert isinstance(block, Block)  # for the type checker
-            for step in block.attention_steps():
-                if isinstance(step.fc, nn.Linear):
-                    nn.init.zeros_(step.fc.weight)
+        for step in self.attention_steps():
+            if isinstance(step.fc, nn.Linear):
+                nn.init.zeros_(step.fc.weight)
+
+    def attention_steps(self) -> Iterator[AttentionStep]:
+        """The attention steps of all blocks, in the order in which they run."""
+        for module in self.modules():
+            if isinstance(module, AttentionStep):
+                yield module
+
+    def extra_repr(self) -> str:
+        """What `repr(model)` says before its layers."""
+        return f"attention={self.attention}, num_frames={self.num_frames}, img_size={self.img_size}"
 
     @property
     def model_args(self) -> dict[str, Any]:
         """The constructor's arguments that make this model as it is now, plain enough for JSON; a saved config's."""
-        return dict(
-            img_size=list(self.img_size),
-            patch_size=list(self.patch_size),
-            num_frames=self.num_frames,
-            in_chans=self.in_chans,
-            num_classes=self.num_classes,
-            attention=self.attention.value,
-            embed_dim=self.embed_dim,
-            depth=len(self.blocks),
-            num_heads=self.num_heads,
-            global_pool=self.global_pool,
-            dynamic_img_pad=self.dynamic_img_pad,
-            time_interpolation=self.time_interpolation,
-            clip=self.clip,
-            **self._fixed_args,
+        names = (
+            "num_frames in_chans num_classes embed_dim num_heads global_pool clip dynamic_img_pad time_interpolation"
         )
+        sizes = dict(img_size=list(self.img_size), patch_size=list(self.patch_size))
+        changed = dict(attention=self.attention.value, depth=len(self.blocks))
+        return {**sizes, **changed, **{name: getattr(self, name) for name in names.split()}, **self._fixed_args}
 
     # ---- forward ----
 
@@ -206,12 +179,10 @@ class TimeSformer(ClipEmbedding):
         if self.per_frame:
             cls, patches = self._clips(x, frames)
             x = torch.cat([cls.mean(1, keepdim=True), patches], 1)
-        x = self.norm(x)
-        return x
+        return self.norm(x)
 
     def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid, **options: Any) -> torch.Tensor:
-        x = checkpoint(block, x, grid, **options) if self.grad_checkpointing else block(x, grid, **options)
-        return x
+        return checkpoint(block, x, grid, **options) if self.grad_checkpointing else block(x, grid, **options)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> normalised tokens (B, 1 + T·h·w, D), the class token first, patches in t h w order."""
@@ -245,7 +216,8 @@ class TimeSformer(ClipEmbedding):
             num_frames: T of x; only global_pool="frame" needs it, and only at another size than the model's.
 
         Returns:
-            Logits (B, num_classes), or the pooled feature (B, D); with global_pool="frame" one a frame, (B, T, …).
+            Logits (B, num_classes), or the pooled feature (B, D); with global_pool="frame" one a frame, (B, T, …), with
+            "" one a token, (B, 1 + T·h·w, …).
 
         Raises:
             ValueError: T is needed, and x has not as many tokens as a clip of the model's own size.
@@ -254,7 +226,7 @@ class TimeSformer(ClipEmbedding):
             x = x[:, 0]
         elif self.global_pool == "avg":
             x = x[:, 1:].mean(1)
-        else:
+        elif self.global_pool == "frame":
             if num_frames is None and x.shape[1] != 1 + math.prod(self.grid_size):
                 raise ValueError(
                     f"{x.shape[1]} tokens are not a clip of the model's size, 1 + {math.prod(self.grid_size)}: pass "
@@ -276,7 +248,8 @@ class TimeSformer(ClipEmbedding):
                 that of each clip alone, cut to its length; clips of one length run together, so no padding is computed.
 
         Returns:
-            Logits (B, num_classes); without a head, features (B, D); with global_pool="frame", (B, T, …).
+            Logits (B, num_classes); without a head, features (B, D); with global_pool="frame", (B, T, …), and with ""
+            (B, 1 + T·h·w, …).
 
         Raises:
             ValueError: for a wrong layout, size or type, saying what was expected.
@@ -290,8 +263,11 @@ class TimeSformer(ClipEmbedding):
             raise ValueError(
                 f"Expected num_valid_frames to be {x.shape[0]} ints from 1 to {x.shape[2]}, got {lengths.tolist()}."
             )
-        if self.global_pool == "frame":
-            raise ValueError("num_valid_frames gives clips of unequal length one output each: not with one a frame.")
+        if self.global_pool not in ("token", "avg"):
+            raise ValueError(
+                f"num_valid_frames gives clips of unequal length one output each; global_pool={self.global_pool!r} "
+                "has one a frame or token."
+            )
         rows = [(lengths == n).nonzero().flatten() for n in lengths.unique()]
         outputs = [self(x[row, :, : int(lengths[row[0]])]) for row in rows]
         return torch.cat(outputs)[torch.cat(rows).argsort()]
@@ -357,19 +333,17 @@ class TimeSformer(ClipEmbedding):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: Pool | None = None) -> None:
-        """A new head for `num_classes`; 0 for none."""
+        """A new head for `num_classes`, 0 for none; and if given another pooling."""
         if global_pool is not None:
             self._set_pool(global_pool)
-        weight = self.pos_embed
         self.num_classes = num_classes
-        self.head = nn.Identity()
-        if num_classes:
-            self.head = nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype)
-            init_linear(self.head)
+        dd: dict[str, Any] = {"device": self.pos_embed.device, "dtype": self.pos_embed.dtype}
+        self.head = nn.Linear(self.embed_dim, num_classes, **dd) if num_classes else nn.Identity()
+        init_linear(self.head)
 
     def _set_pool(self, global_pool: Pool) -> None:
-        if global_pool not in ("token", "avg", "frame"):
-            raise ValueError(f"Unknown global_pool {global_pool!r}. Choose token, avg or frame.")
+        if global_pool not in POOLS:
+            raise ValueError(f"Unknown global_pool {global_pool!r}. Choose one of {', '.join(map(repr, POOLS))}.")
         self.global_pool: Pool = global_pool
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -396,10 +370,8 @@ class TimeSformer(ClipEmbedding):
         Raises:
             ValueError: in training mode.
         """
-        for block in self.blocks:
-            assert isinstance(block, Block)  # for the type checker
-            for step in block.attention_steps():
-                step.fuse()
+        for step in self.attention_steps():
+            step.fuse()
         return self
 
 
