@@ -1,4 +1,4 @@
-"""Two checkouts of this repository against each other: time in turns, peak memory, and bytes that copies write.
+"""Two checkouts of this repository against each other: time in turns, the peak of allocated memory, and what copies write.
 
     python benchmarks/compare.py BEFORE AFTER
     python benchmarks/compare.py BEFORE AFTER --rows 'base*' --rounds 9 --device cuda
@@ -9,12 +9,13 @@ the two take turns, A B A B, and what is printed is the median of the ratios of 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -33,108 +34,124 @@ ROWS: dict[str, dict[str, Any]] = {
     "base local_global training": dict(model="base_local_global", training=True),
     "base joint training": dict(model="base_joint", training=True),
 }
-QUIET = dict(OMP_NUM_THREADS=str(os.cpu_count()), PYTHONWARNINGS="ignore")
+REPEATS = {"cpu": 1, "cuda": 10}
+"""Runs of which one time is taken: a GPU is done too soon for one alone."""
 
 
-def worker(case: dict[str, Any], device: str) -> None:
-    """Answers each line of stdin with a line of JSON: seconds of a run, the peak of its memory, or the bytes copied."""
-    import timm
-    import torch
-    from measuring import seconds, working_memory
+class Run:
+    """One row in one checkout: a call to measure."""
 
-    import timesformer_zoo  # noqa: F401  (registers the models)
+    def __init__(self, case: dict[str, Any], device: str) -> None:
+        import timm
+        import torch
 
-    sizes = {"num_frames": case["frames"]} if "frames" in case else {}
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    torch.manual_seed(0)
-    model = timm.create_model(f"timesformer_{case['model']}", **sizes).to(device)
-    training = case.get("training", False)
-    model = model.train() if training else model.eval().fuse().to(dtype)
-    shape = (case.get("batch", 8 if device == "cuda" else 1), 3, model.num_frames, *model.img_size)
-    x = torch.randn(shape, device=device, dtype=torch.float32 if training else dtype)
+        import timesformer_zoo  # noqa: F401  (registers the models)
 
-    def run() -> None:
-        if not training:
-            with torch.inference_mode():
-                model(x)
-            return
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = model(x).float().logsumexp(-1).sum()
-        loss.backward()
-        model.zero_grad(set_to_none=True)
+        sizes = {"num_frames": case["frames"]} if "frames" in case else {}
+        self.device, self.training = device, case.get("training", False)
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        torch.manual_seed(0)
+        model: Any = timm.create_model(f"timesformer_{case['model']}", **sizes).to(device)
+        self.model = model.train() if self.training else model.eval().fuse().to(dtype)
+        shape = (case.get("batch", 8 if device == "cuda" else 1), 3, model.num_frames, *model.img_size)
+        self.x = torch.randn(shape, device=device, dtype=torch.float32 if self.training else dtype)
+        self()
 
-    def copied() -> int:
+    def __call__(self) -> None:
+        import torch
+
+        for _ in range(REPEATS[self.device]):
+            if not self.training:
+                with torch.inference_mode():
+                    self.model(self.x)
+                continue
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+                loss = self.model(self.x).float().logsumexp(-1).sum()
+            loss.backward()
+            self.model.zero_grad(set_to_none=True)
+
+    def time(self) -> float:
+        """Seconds of a run."""
+        from measuring import seconds
+
+        return seconds(self, self.device) / REPEATS[self.device]
+
+    def memory(self) -> float:
+        """Peak of what torch has allocated beyond what it had before, in MiB: the same in every run."""
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            self()
+            return (torch.cuda.max_memory_allocated() - before) / 2**20
+        torch.autograd._profiler_enabled = lambda: False  # or it would run other products than it does without
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            self()
+        events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+        sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        return max(itertools.accumulate(sizes)) / 2**20
+
+    def copied(self) -> float:
+        """What copies, concatenations and clones write in a forward pass with a gradient, in MiB."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
-        names = {"copy_", "cat", "clone", "_to_copy", "contiguous", "constant_pad_nd"}
         total = 0
 
         class Count(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 nonlocal total
                 out = func(*args, **(kwargs or {}))
-                if func.overloadpacket.__name__ in names:
+                if func.overloadpacket.__name__ in {"copy_", "cat", "clone", "_to_copy", "constant_pad_nd"}:
                     total += out.numel() * out.element_size()
                 return out
 
         with Count():
-            model(x)  # with a gradient
-        return total
+            self.model(self.x)
+        return total / 2**20
 
-    answers = {"time": lambda: seconds(run, device), "memory": lambda: working_memory(run, device), "copied": copied}
+
+def worker(device: str) -> None:
+    """Answers each line of stdin, a row and what is asked of it, with a line of JSON."""
+    run, row = None, ""
     for line in sys.stdin:
-        print(json.dumps(answers[line.strip()]()), flush=True)
+        wanted, what = line.rstrip("\n").split("\t")
+        if wanted != row:
+            run, row = None, wanted  # the last one's memory first
+            run = Run(ROWS[row], device)
+        print(json.dumps(getattr(run, what)()), flush=True)
 
 
 class Worker:
     """One checkout's process."""
 
-    def __init__(self, checkout: Path, row: str, device: str) -> None:
-        environment = {**os.environ, **QUIET, "PYTHONPATH": f"{checkout / 'src'}:{Path(__file__).parent}"}
-        command = [sys.executable, __file__, "--worker", row, "--device", device]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, checkout: Path, device: str) -> None:
+        path = {"PYTHONPATH": f"{checkout / 'src'}:{Path(__file__).parent}", "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, __file__, "--worker", "--device", device]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process: Any = subprocess.Popen(command, env={**os.environ, **path}, **pipes)
 
-    def ask(self, what: str) -> float:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(what + "\n")
+    def ask(self, row: str, what: str) -> float:
+        self.process.stdin.write(f"{row}\t{what}\n")
         self.process.stdin.flush()
-        return float(json.loads(self.process.stdout.readline()))
+        answer = self.process.stdout.readline()
+        if not answer.startswith(("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")):
+            raise SystemExit(f"{row}, {what}: a process failed; run it with --worker to see why")
+        return float(answer)
 
-    def close(self) -> None:
-        self.process.communicate()
 
-
-def measure(row: str, args: Namespace) -> list[str]:
-    checkouts = (args.before, args.after)
-    memory = []
-    copied = []
-    for checkout in checkouts:  # a process that has run before has memory that it would not ask for again
-        peaks = []
-        for _ in range(args.processes):
-            worker = Worker(checkout, row, args.device)
-            peaks.append(worker.ask("memory"))
-            worker.close()
-        memory.append(statistics.median(peaks))
-    workers = [Worker(checkout, row, args.device) for checkout in checkouts]
-    copied = [worker.ask("copied") for worker in workers]
-    times = [[worker.ask("time") for worker in workers] for _ in range(args.rounds + 1)][1:]
-    for worker in workers:
-        worker.close()
+def measure(row: str, workers: list[Worker], rounds: int) -> list[str]:
+    times = [[worker.ask(row, "time") for worker in workers] for _ in range(rounds + 1)][1:]
     before, after = (statistics.median(turn) for turn in zip(*times, strict=True))
     ratio = statistics.median(new / old for old, new in times)
-    return [
-        f"{before:.4g}",
-        f"{after:.4g}",
-        f"{ratio:.3f}",
-        f"{memory[0] / 2**20:.0f}",
-        f"{memory[1] / 2**20:.0f}",
-        f"{memory[1] / memory[0]:.3f}",
-        f"{copied[0] / 2**20:.0f}",
-        f"{copied[1] / 2**20:.0f}",
-    ]
+    memory = [worker.ask(row, "memory") for worker in workers]
+    copied = [worker.ask(row, "copied") for worker in workers]
+    cells = [f"{1e3 * before:.4g}", f"{1e3 * after:.4g}", f"{ratio:.3f}"]
+    for old, new in (memory, copied):
+        cells += [f"{old:.1f}", f"{new:.1f}", f"{new / old:.3f}"]
+    return cells
 
 
 def main() -> None:
@@ -143,18 +160,18 @@ def main() -> None:
     parser.add_argument("after", type=Path, nargs="?")
     parser.add_argument("--rows", default="*", help="names of rows, with * and ?")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=3, help="of which the median of peak memory is taken")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--worker", help="for internal use")
+    parser.add_argument("--worker", action="store_true", help="for internal use")
     args = parser.parse_args()
     if args.worker:
-        worker(ROWS[args.worker], args.device)
+        worker(args.device)
         return
-    columns = ["case", "s before", "s after", "ratio", "MiB before", "after", "ratio", "MiB copied before", "after"]
+    workers = [Worker(checkout.resolve(), args.device) for checkout in (args.before, args.after)]
+    columns = ["case", "ms before", "after", "ratio", "MiB before", "after", "ratio", "copied before", "after", "ratio"]
     print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|", flush=True)
     for row in ROWS:
         if fnmatchcase(row, args.rows):
-            print("| " + " | ".join([row, *measure(row, args)]) + " |", flush=True)
+            print("| " + " | ".join([row, *measure(row, workers, args.rounds)]) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,48 @@
-"""Linear layers with packed weights: when they are used, and that nobody can tell."""
-
-import platform
+"""The CPU's way through a block: that nobody can tell, and which product it takes."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from small_models import MODES, tiny
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from timesformer_zoo.model.inference import Linears, chunks
+from timesformer_zoo.model import inference
+from timesformer_zoo.model.inference import Linears, chunks, packed_is_faster
 
-packs = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
-    reason="oneDNN's product is used on x86 only",
-)
+packs = pytest.mark.skipif(not inference._has_packed(), reason="this torch has no oneDNN product with packed weights")
 
 
 class Refused(Exception):
     pass
+
+
+@pytest.fixture(autouse=True)
+def packed(monkeypatch):
+    """Whatever this machine would choose."""
+    monkeypatch.setattr(inference, "packed_is_faster", lambda dtype: dtype in (torch.float32, torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("capability", "faster"),
+    [("AVX512", True), ("AVX512_BF16", True), ("AVX2", False), ("DEFAULT", False), ("SVE256", False)],
+)
+def test_the_product_is_chosen_by_what_the_machine_has(capability, faster, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert packed_is_faster(torch.float32) is faster
+    assert not packed_is_faster(torch.float64)
+
+
+@pytest.mark.parametrize("choice", [True, False], ids=["packed", "torch's own"])
+@torch.no_grad()
+def test_what_is_chosen_runs(choice, monkeypatch):
+    monkeypatch.setattr(inference, "packed_is_faster", lambda dtype: choice)
+    linear, x, calls = layer(), tokens(), []
+    product = F.linear
+    monkeypatch.setattr(F, "linear", lambda *args: calls.append(1) or product(*args))
+    torch.testing.assert_close(Linears(x)(linear, x), product(x, linear.weight, linear.bias), atol=2e-6, rtol=1e-5)
+    assert len(calls) == (0 if choice and inference._has_packed() else 1)
 
 
 @pytest.fixture
@@ -141,6 +165,51 @@ def test_vmap_and_functional_call_work():
     model.forward = lambda y: Linears(y)(linear, y)
     result = torch.func.functional_call(model, {f"0.{name}": value for name, value in doubled.items()}, (x[0],))
     torch.testing.assert_close(result, 2 * linear(x[0]), atol=4e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_torchs_profiler_counts_the_operations():
+    model = tiny(embed_dim=512, num_heads=8, num_frames=6, img_size=96, patch_size=8).eval()
+    x = torch.randn(1, 3, 6, 96, 96)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiler:
+        model(x)
+    counted = sum(event.flops or 0 for event in profiler.key_averages())
+    attention = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "attention" in str(op))
+    assert counted > 0.99 * (counter.get_total_flops() - attention)  # torch's profiler knows no fused attention
+
+
+@pytest.mark.parametrize("global_pool", ["token", "avg"])
+@pytest.mark.parametrize("grid", [(6, 20, 20), (3, 3, 5), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@torch.no_grad()
+def test_with_its_one_line_off_a_model_gives_the_same(mode, grid, global_pool, monkeypatch):
+    frames, h, w = grid
+    model = tiny(mode, num_frames=frames, img_size=(8 * h, 8 * w), patch_size=8, global_pool=global_pool)
+    x = torch.randn(2, 3, frames, 8 * h, 8 * w, generator=torch.Generator().manual_seed(2))
+    entered = []
+    block = inference.block
+    monkeypatch.setattr(inference, "block", lambda *args: entered.append(1) or block(*args))
+    fast = model(x)
+    assert len(entered) == model.depth
+    monkeypatch.setattr(inference, "applies", lambda *args: False)
+    plain = model(x)
+    assert len(entered) == model.depth
+    assert (fast - plain).abs().max() <= 1e-6 * plain.abs().max()
+
+
+@torch.no_grad()
+def test_a_global_hook_sees_every_layer_of_every_step():
+    """As a profiler sets it. Pooled over all tokens, so that the last block computes all of them."""
+    model, seen = tiny("axial", global_pool="avg"), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, output: seen.append(module))
+    try:
+        model(torch.zeros(1, 3, 4, 32, 32))
+    finally:
+        hook.remove()
+    expected = [m for block in model.blocks for m in block.modules() if not isinstance(m, (nn.ModuleDict, nn.Dropout))]
+    assert {id(module) for module in expected} <= {id(module) for module in seen}
 
 
 @pytest.mark.parametrize("mode", MODES)

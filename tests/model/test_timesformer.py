@@ -1,6 +1,7 @@
 """The model against published outputs, parameter counts and timm's image ViT; sizes, lengths, features, errors."""
 
 import copy
+import io
 import math
 
 import pytest
@@ -231,6 +232,26 @@ def test_pooling(mode, grad):
         torch.testing.assert_close(model(x), feature)
 
 
+@pytest.mark.parametrize("num_classes", [0, 5])
+def test_without_pooling_every_token_comes_out_as_from_timms_vit(num_classes):
+    still = clip(2, 3, 1, 32, 32)
+    vit = tiny_vit(num_classes=num_classes, global_pool="")
+    for model in (tiny("space_only", num_frames=1, num_classes=num_classes, global_pool=""), tiny("space_only")):
+        if model.global_pool:
+            model.reset_classifier(num_classes, "")
+        state = {key: value for key, value in vit.state_dict().items() if num_classes or "head" not in key}
+        load(model, state)
+        torch.testing.assert_close(model(still), vit(still[:, :, 0]))
+    every = tiny(global_pool="", num_classes=num_classes)
+    tokens = every.forward_features(clip(2, 3, 4, 32, 32))
+    assert tokens.shape == (2, 17, 32)
+    torch.testing.assert_close(every(clip(2, 3, 4, 32, 32)), every.head(tokens))
+
+
+def test_repr_says_what_it_is():
+    assert "attention=axial, num_frames=4, img_size=(32, 48)" in repr(tiny("axial", img_size=(32, 48)))
+
+
 def test_pooling_by_frame_asks_for_the_number_of_frames():
     model = tiny(global_pool="frame")
     assert model.forward_head(model.forward_features(clip(1, 3, 4, 32, 32))).shape == (1, 4, 5)
@@ -242,8 +263,8 @@ def test_pooling_by_frame_asks_for_the_number_of_frames():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"global_pool 'map'. Choose one of 'token', 'avg', 'frame', ''"):
         tiny(global_pool="map")
-    with pytest.raises(ValueError, match=r"global_pool ''. Choose"):
-        tiny().reset_classifier(3, global_pool="")
+    with pytest.raises(ValueError, match=r"global_pool 'map'. Choose"):
+        tiny().reset_classifier(3, global_pool="map")
     with pytest.raises(ValueError, match=r"output_fmt 'NHWC'. Choose NCTHW or NLC"):
         tiny().forward_intermediates(clip(1, 3, 4, 32, 32), output_fmt="NHWC")
     with pytest.raises(ValueError, match="Choose one of: space_only"):
@@ -340,3 +361,9 @@ def test_skipped_initialisation_takes_a_checkpoint():
     model.load_state_dict(tiny().state_dict())
     x = clip(1, 3, 4, 32, 32)
     assert torch.equal(model(x), tiny()(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of the exporter, of itself
+def test_the_exporter_that_bakes_the_batch_is_refused():
+    with pytest.raises(ValueError, match=r"dynamo=False.*batch size a constant.*Use dynamo=True"):
+        torch.onnx.export(tiny(), (clip(2, 3, 4, 32, 32),), io.BytesIO(), dynamo=False)

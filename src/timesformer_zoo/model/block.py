@@ -132,7 +132,7 @@ class AttentionStep(nn.Module):
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
             weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
             out = self.attn_drop(weights.softmax(-1)) @ v
-        return out.transpose(1, 2).flatten(2).unflatten(0, (view.shape[0], groups.shape[1:-2].numel()))
+        return out.transpose(1, 2).flatten(2).unflatten(0, (-1, groups.shape[1:-2].numel()))
 
     @torch.no_grad()
     def fuse(self) -> AttentionStep:

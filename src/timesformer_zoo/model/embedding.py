@@ -126,7 +126,12 @@ class ClipEmbedding(nn.Module):
         self.num_frames = frames
 
     def check_input(self, x: torch.Tensor) -> None:
-        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model."""
+        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model, or for an export that lies."""
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # type: ignore[attr-defined, no-untyped-call]
+            raise ValueError(
+                "torch.onnx.export(dynamo=False) would make the example's batch size a constant, also where "
+                "dynamic_axes says otherwise. Use dynamo=True, with dynamic_shapes for a batch of any size."
+            )
         want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
         if x.ndim != 5:
             raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
@@ -148,14 +153,14 @@ class ClipEmbedding(nn.Module):
             clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
         """
         self.check_input(x)
-        batch, _, frames, height, width = x.shape
+        frames, height, width = x.shape[2:]
         h, w = self.patch_grid(height, width)
         x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
         pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], (h, w))
         x = x + pos[:, 1:]
         if self.time_embed is not None:
             time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
-            x = (x.unflatten(0, (batch, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
+            x = (x.unflatten(0, (-1, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
         cls = (self.cls_token + pos[:, :1]).expand(x.shape[0], -1, -1)
         x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
         return x, (1 if self.per_frame else frames, h, w)
