@@ -1,4 +1,4 @@
-"""Two checkouts of this repository against each other: time in turns, the peak of allocated memory, and what copies write.
+"""Two checkouts of this repository against each other: time in turns, peak memory, bytes that copies write.
 
     python benchmarks/compare.py BEFORE AFTER
     python benchmarks/compare.py BEFORE AFTER --rows 'base*' --rounds 9 --device cuda

@@ -2,6 +2,7 @@
 
     python benchmarks/forward.py --write                 all rows
     python benchmarks/forward.py --rows 'hr*' --write    some
+    python benchmarks/forward.py --product plain         with torch's own product, whatever this machine would choose
 
 Both run the same random weights on the same input in one process, in turns; their logits are compared first. Working
 memory (the peak less weights and input) is taken in a process of its own for each.
@@ -14,7 +15,7 @@ products take by themselves, each at the rate of its own shape, over the time of
 from __future__ import annotations
 
 import statistics
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,8 @@ from measuring import MIB, in_fresh_process, ratio, seconds, working_memory
 from peers import Case, build, clip, largest_difference, warm_up
 from products import Replay, expected_seconds, operations
 from results import Table, run
+
+from timesformer_zoo.model import inference
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,16 @@ COLUMNS = ("peer", "ours, s", "peer, s", "times faster", "ours, MiB", "peer, MiB
            "share of the rate", "products alone", "logits differ by")  # fmt: skip
 
 
+def force(product: str | None) -> None:
+    """Take the "packed" product or torch's "plain" one from now on; None: what the machine is better at."""
+    if product is not None:
+        inference.packed_is_faster = lambda dtype: product == "packed"
+
+
 @torch.inference_mode()
-def memory(case: Case, who: str) -> int:
+def memory(case: Case, who: str, product: str | None) -> int:
     """Working memory of one forward pass in bytes; runs in a fresh process."""
+    force(product)
     warm_up(case)
     model, x = build(case, who), clip(case)
     if case.compiled:
@@ -78,6 +88,7 @@ def asked(value: float, at_least: float | None = None, at_most: float | None = N
 
 @torch.inference_mode()
 def measure(row: Row, options: Namespace) -> Sequence[str]:
+    force(options.product)
     case = row.case.quick() if options.quick else row.case
     names = ["ours", *([case.peer] if case.peer else [])]
     models, x = {name: build(case, name) for name in names}, clip(case)
@@ -85,7 +96,7 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
     difference = largest_difference(case, logits["ours"], logits[case.peer]) if case.peer else None
     # Only now that the compiler's cache is filled: a process that compiles counts up to twice as much
     count = memory if options.quick else partial(in_fresh_process, memory)
-    memories = {name: count(case, name) for name in names}
+    memories = {name: count(case, name, options.product) for name in names}
     replay = Replay(case)
     times: dict[str, list[float]] = {name: [] for name in (*names, "linear", "products")}
     for _ in range(options.rounds):
@@ -121,7 +132,13 @@ def estimate(row: Row, options: Namespace) -> float:
     return turn * (options.rounds + 2) + 30 + (300 if row.case.compiled else 0)
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--product", choices=("packed", "plain"), help="force a product (default: the machine's choice)"
+    )
+
+
 TABLE = Table("forward", COLUMNS, ROWS, measure, estimate)
 
 if __name__ == "__main__":
-    run(__doc__, [TABLE], rounds=5)
+    run(__doc__, [TABLE], rounds=5, add_arguments=add_arguments)

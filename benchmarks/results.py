@@ -109,7 +109,8 @@ def environment() -> str:
     """The machine and the versions that results depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    machine = f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    capability = torch.backends.cpu.get_cpu_capability()  # decides which product our inference takes
+    machine = f"{cpu} ({capability}), {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"
     versions = [f"Python {platform.python_version()}"]
