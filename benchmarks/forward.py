@@ -133,9 +133,7 @@ def estimate(row: Row, options: Namespace) -> float:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--product", choices=("packed", "plain"), help="force a product (default: the machine's choice)"
-    )
+    parser.add_argument("--product", choices=("packed", "plain"), help="default: the one the machine is better at")
 
 
 TABLE = Table("forward", COLUMNS, ROWS, measure, estimate)
