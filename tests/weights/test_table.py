@@ -32,7 +32,7 @@ def test_entry_is_complete(name: str) -> None:
     if entry.top1 is not None and entry.top5 is not None:
         assert 50 < entry.top1 < entry.top5 < 100
     if entry.labels is not None:
-        lines = (files("timesformer_zoo") / "labels" / f"{entry.labels}.txt").read_text("utf-8").splitlines()
+        lines = (files("timesformer_zoo") / "assets" / "labels" / f"{entry.labels}.txt").read_text("utf-8").splitlines()
         assert len(lines) == entry.num_classes
         assert len(set(lines)) == len(lines)
     ClipSpec.from_dict(dict(entry.clip))  # raises for an unknown field
