@@ -18,8 +18,12 @@ class VideoReadError(TimesformerZooError, OSError):
     """A video file cannot be read: missing, forbidden, empty, truncated, or not a video."""
 
 
-class CheckpointError(TimesformerZooError, ValueError):
-    """A checkpoint does not fit the model: unknown format, or unmapped, missing or misshapen keys."""
+class CheckpointError(TimesformerZooError, ValueError, RuntimeError):
+    """Weights that cannot be read or do not fit the model: unknown format, or unmapped, missing or misshapen keys.
+
+    A ValueError, since timm calls a filter that raises TypeError once more; a RuntimeError, which is what torch's own
+    `load_state_dict` raises.
+    """
 
 
 class DownloadError(TimesformerZooError, OSError):

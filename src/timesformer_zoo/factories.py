@@ -7,24 +7,33 @@ arXiv 2102.05095, Tables 1 and 2 (modes), 4 and 5 (variants).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import FeatureGetterNet
 
-from timesformer_zoo.labels import mark_loaded, set_labels
+from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.weights.download import explain_hub_errors
-from timesformer_zoo.weights.files import refusing_pickles
-from timesformer_zoo.weights.fit import checkpoint_filter_fn, convert_on_load
+from timesformer_zoo.weights.download import published_weights
+from timesformer_zoo.weights.fit import checkpoint_filter_fn
 from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint, timm_config
 
-__all__ = ["checkpoint_of"]
+__all__ = ["ARCHITECTURES", "architecture_of", "bind_checkpoint", "checkpoint_of", "weights_loaded"]
 
 default_cfgs = generate_default_cfgs({name: timm_config(checkpoint) for name, checkpoint in CHECKPOINTS.items()})
+
+ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
+"""Every registered name, without tags."""
+
+_LOADED = "weights_loaded"  # an attribute of the model
+
+
+def architecture_of(attention: str) -> str:
+    """The registered name for a model of base's kind in an attention mode, of whatever size its arguments then say."""
+    name = f"timesformer_base_{attention}"
+    return name if name in ARCHITECTURES else "timesformer_base_divided"
 
 
 def checkpoint_of(model: TimeSformer) -> Checkpoint | None:
@@ -35,12 +44,17 @@ def checkpoint_of(model: TimeSformer) -> Checkpoint | None:
 
 def bind_checkpoint(model: TimeSformer) -> None:
     """Note that the weights of `model.pretrained_cfg` have been loaded: name its classes, if the head is theirs."""
-    mark_loaded(model)
+    setattr(model, _LOADED, True)
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     if model.num_classes and model.num_classes == config.get("num_classes"):
         entry = checkpoint_of(model)
         labels = entry.labels if entry and entry.num_classes == model.num_classes else None
         set_labels(model, config.get("label_names") or labels)
+
+
+def weights_loaded(model: TimeSformer) -> bool:
+    """Whether the model started from the weights of its `pretrained_cfg`, whose licence it then inherits."""
+    return bool(getattr(model, _LOADED, False))
 
 
 def _create_timesformer(
@@ -55,9 +69,12 @@ def _create_timesformer(
 ) -> TimeSformer:
     """Build a registered model; its checkpoint's sampling and number of frames are the defaults.
 
+    timm's own loading is not used: it would go by the config's number of classes, where ours goes by the file's head.
+
     Args:
         variant: registered name.
-        pretrained: load the weights of the config's tag.
+        pretrained: load the weights of the config's tag. Their head must be the model's, unless another number of
+            classes is asked for than the config's.
         model_args: what makes the variant; a checkpoint's own number of frames goes before it, `kwargs` before both.
         pretrained_cfg, pretrained_cfg_overlay: as timm means them.
         bgr: whether the weights, in a published format, were trained on BGR frames and are to be reversed on load;
@@ -67,35 +84,36 @@ def _create_timesformer(
     config = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay).to_dict()
     checkpoint = CHECKPOINTS.get(f"{variant}.{config.get('tag')}")
     if checkpoint is not None:
-        clip = dict(checkpoint.clip)
+        clip = dict(checkpoint.clip, **({"labels": checkpoint.labels} if checkpoint.labels else {}))
         if to_pair(kwargs.get("img_size", checkpoint.img_size)) != to_pair(checkpoint.img_size):
             clip.pop("jitter", None)  # in pixels of the checkpoint's own size
         model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip)
         bgr = checkpoint.bgr if bgr is None else bgr
     kwargs = dict(model_args, **kwargs)
-    if pretrained:
-        kwargs.setdefault("weight_init", "skip")  # the filter guarantees that every weight is filled, or raises
-    out_indices = kwargs.pop("out_indices", 3)
-    # The filter fits head and input channels by their shapes. timm would go by the config's num_classes and channels,
-    # and drop the head of a file that has other classes than the tag, though it is the model's.
-    fitted = {"classifier": None, "first_conv": None}
-    with explain_hub_errors(config, kwargs.get("cache_dir")), refusing_pickles():
-        model: TimeSformer = build_model_with_cfg(
-            TimeSformer,
-            variant,
-            pretrained,
-            pretrained_cfg=config | fitted,
-            pretrained_filter_fn=partial(checkpoint_filter_fn, bgr=bool(bgr)),
-            feature_cfg=dict(out_indices=out_indices, feature_cls=FeatureGetterNet),
-            **kwargs,
-        )
-    kept = config.keys() & model.pretrained_cfg.keys()  # timm removes the head of a model that is for features only
-    model.pretrained_cfg.update({key: config[key] for key in fitted if key in kept})
-    if isinstance(model, TimeSformer):
-        if pretrained:
-            bind_checkpoint(model)
-        hook = partial(convert_on_load, bgr=bool(bgr))
-        model.register_load_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
+    weights = published_weights(config, kwargs.get("cache_dir")) if pretrained else None
+    config.pop("state_dict", None)  # no source for anybody else
+    saved_args = kwargs.get("pretrained_model_args") or {}
+
+    def build(**arguments: Any) -> TimeSformer:
+        if weights is not None:
+            arguments.setdefault("weight_init", "skip")  # every weight is filled, or loading raises
+        model = TimeSformer(**arguments)
+        model.bgr, model.pretrained_model_args = bool(bgr), saved_args
+        if weights is not None:
+            new_head = model.num_classes != config.get("num_classes")
+            model.load_state_dict(checkpoint_filter_fn(weights, model, new_head=new_head))
+        return model
+
+    model: TimeSformer = build_model_with_cfg(
+        build,
+        variant,
+        pretrained=False,
+        pretrained_cfg=config,
+        feature_cfg=dict(out_indices=kwargs.pop("out_indices", 3), feature_cls=FeatureGetterNet),
+        **kwargs,
+    )
+    if pretrained and isinstance(model, TimeSformer):
+        bind_checkpoint(model)
     return model
 
 

@@ -7,6 +7,7 @@ Labels belong to the head that was trained for them: they are bound to it when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -15,16 +16,13 @@ __all__ = [
     "known_labels",
     "label_names",
     "label_set",
-    "mark_loaded",
     "model_labels",
     "set_labels",
-    "weights_loaded",
 ]
 
 Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str] | str
 
-# Attributes of the head and of the model. On the head, so that a new head can never inherit another's labels.
-_LABELS, _LOADED = "label_names", "weights_loaded"
+_LABELS = "label_names"  # an attribute of the head and not of the model: a new head can never inherit another's
 
 
 def label_set(name: str) -> list[str]:
@@ -36,11 +34,16 @@ def label_set(name: str) -> list[str]:
     Raises:
         ValueError: there is no such set; the message lists all.
     """
+    return list(_label_set(name))
+
+
+@lru_cache
+def _label_set(name: str) -> tuple[str, ...]:
     folder = files("timesformer_zoo") / "assets" / "labels"
     known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
     if name not in known:
         raise ValueError(f"There is no label set {name!r}; there are {', '.join(known)}.")
-    return (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple((folder / f"{name}.txt").read_text(encoding="utf-8").splitlines())
 
 
 def model_labels(model: Any) -> list[str]:
@@ -94,13 +97,3 @@ def label_names(labels: Labels, num_classes: int) -> list[str]:
     if len(labels) != num_classes:
         raise ValueError(f"Got {len(labels)} labels for {num_classes} classes: give one a class, in their order.")
     return [str(label) for label in labels]
-
-
-def mark_loaded(model: Any) -> None:
-    """Note that a model started from the weights of its `pretrained_cfg`."""
-    setattr(model, _LOADED, True)
-
-
-def weights_loaded(model: Any) -> bool:
-    """Whether the model started from the weights of its `pretrained_cfg`, whose licence it then inherits."""
-    return bool(getattr(model, _LOADED, False))

@@ -1,4 +1,4 @@
-"""Every format there and back, in every wrapper."""
+"""Every format there and back, and every wrapper."""
 
 import json
 
@@ -7,7 +7,12 @@ import torch
 from small_models import DATA, GOLDEN, MODES, equal, golden, load, tiny
 
 from timesformer_zoo import CheckpointError, TimeSformer, checkpoint_filter_fn, read_checkpoint
-from timesformer_zoo.weights.formats import FORMATS, detect, from_native, is_native, peel
+from timesformer_zoo.weights.formats import FORMATS, NATIVE, detect, from_native
+from timesformer_zoo.weights.unwrap import unwrap
+
+FOREIGN = [
+    pytest.param(form, mode, id=f"{form.name}-{mode}") for form in FORMATS if form is not NATIVE for mode in form.tables
+]
 
 # ---- formats ----
 
@@ -26,24 +31,56 @@ def test_published_files_give_the_same_logits(file):
     load(model, read_checkpoint(DATA / file))
     with torch.no_grad():
         torch.testing.assert_close(model(expected["input"]), expected["logits"], atol=1e-5, rtol=1e-5)
-    load(model, torch.load(DATA / file, weights_only=True))  # as timm's pretrained loading passes it: still wrapped
+    load(model, torch.load(DATA / file, weights_only=True))  # still wrapped
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_there_and_back_is_identical(name):
-    state_dict, _, _ = golden(name)
+    state_dict, _, model = golden(name)
     form = detect(state_dict)
-    back = form.from_native(form.to_native(state_dict))
+    assert form.modes(state_dict) == [model.attention]
+    back = form.from_native(form.to_native(state_dict, model.attention), model.attention)
     assert equal({key.removeprefix("model."): value for key, value in back.items()}, state_dict)
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f.name != "native"], ids=lambda f: f"{f.name}-{f.mode.value}")
-def test_every_format_expresses_a_whole_model(form):
-    weights = tiny(form.mode).state_dict()
-    theirs = from_native(weights, form.name, form.mode)
-    assert detect(theirs) == form
-    assert equal(form.to_native(theirs), weights)
-    assert equal(checkpoint_filter_fn(theirs, tiny(form.mode)), weights)
+@pytest.mark.parametrize(("form", "mode"), FOREIGN)
+def test_every_format_expresses_a_whole_model(form, mode):
+    weights = tiny(mode).state_dict()
+    theirs = from_native(weights, form.name, mode)
+    assert detect(theirs) is form
+    assert form.modes(theirs) == [mode]
+    assert equal(form.to_native(theirs, mode), weights)
+    assert equal(checkpoint_filter_fn(theirs, tiny(mode)), weights)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_native_keys_tell_the_mode_and_pass_unchanged(mode):
+    weights = tiny(mode).state_dict()
+    assert NATIVE.modes(weights) == [mode]
+    assert equal(checkpoint_filter_fn(weights, tiny(mode)), weights)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form is not NATIVE], ids=lambda form: form.name)
+def test_unknown_keys_name_the_format_and_are_few(form):
+    mode = next(reversed(form.tables))
+    state_dict = from_native(tiny(mode).state_dict(), form.name, mode)
+    state_dict |= {f"surprise.{i}": torch.zeros(1) for i in range(9)}
+    with pytest.raises(CheckpointError, match=rf"9 keys are not of the {form.name} format: surprise.0.* and 4 more"):
+        checkpoint_filter_fn(state_dict, tiny(mode))
+
+
+def test_unknown_format_lists_the_known():
+    with pytest.raises(
+        CheckpointError, match=r"layer1.0.conv.weight.*Expected one of: native, transformers, mmaction2"
+    ):
+        checkpoint_filter_fn({"layer1.0.conv.weight": torch.zeros(3)}, tiny())
+
+
+def test_a_parameter_named_twice_is_refused():
+    theirs = from_native(tiny().state_dict(), "transformers", "divided")
+    twice = theirs | {"embeddings.cls_token": theirs["timesformer.embeddings.cls_token"]}
+    with pytest.raises(CheckpointError, match="two keys of the transformers format mean the same parameter"):
+        checkpoint_filter_fn(twice, tiny())
 
 
 @pytest.mark.parametrize("key", ["base_k400", "hr_k600", "l_ssv2", "l_k400", "base_joint_k400", "base_space_only_k400"])
@@ -58,15 +95,6 @@ def test_official_shapes_fit_the_model(key):
     assert {name: value.shape for name, value in weights.items()} == {
         name: value.shape for name, value in model.state_dict().items()
     }
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_native_passes_unchanged(mode):
-    model = tiny(mode)
-    weights = model.state_dict()
-    assert is_native(weights)
-    assert detect(weights).mode is model.attention
-    assert equal(checkpoint_filter_fn(weights, tiny(mode)), weights)
 
 
 def test_transformers_has_no_axial_format():
@@ -103,7 +131,9 @@ def test_wrappers_come_off(wrapper, name):
     )
 
 
-@pytest.mark.parametrize("bad", [{}, {"model": {}}, [1], None, {"state_dict": {"a": 1}}, {"epoch": 3}])
+@pytest.mark.parametrize(
+    "bad", [{}, {"model": {}}, [1], None, {"state_dict": {"a": 1}}, {"epoch": 3}, {"n_averaged": torch.tensor(7)}]
+)
 def test_what_is_no_state_dict_is_refused(bad):
     with pytest.raises(CheckpointError, match="dict"):
-        peel(bad)
+        unwrap(bad)

@@ -68,10 +68,10 @@ def test_class_entry_is_told_from_the_grid(no_embed_class, size):
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        (dict(embed_dim=64), {}, "does not fit the model"),
-        (dict(depth=3), {}, "does not fit the model.*width 32, depth 2"),
+        (dict(embed_dim=64), {}, "do not fit the model"),
+        (dict(depth=3), {}, "do not fit the model.*width 32, depth 2"),
         (dict(num_heads=2), {}, "2 attention heads, the model 4"),
-        (dict(mlp_ratio=2.0), {}, "does not fit the model"),
+        (dict(mlp_ratio=2.0), {}, "do not fit the model"),
         ({}, dict(act_layer="quick_gelu"), "activation is QuickGELU"),
         ({}, dict(reg_tokens=2), "register tokens"),
         ({}, dict(pre_norm=True), "before the first block .norm_pre, as CLIP does"),

@@ -1,16 +1,21 @@
-"""The checkpoint table: every entry is sufficient and true to the sources it cites."""
+"""The checkpoint table: every entry is sufficient, and nothing in it contradicts the rest."""
 
 import re
-from importlib.resources import files
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 
-import timesformer_zoo  # noqa: F401  (registers the models)
-from timesformer_zoo import CHECKPOINTS, AttentionMode, Checkpoint, ClipSpec, checkpoint_of, clip_spec
+from timesformer_zoo import CHECKPOINTS, AttentionMode, Checkpoint, ClipSpec, checkpoint_of, clip_spec, label_set
 
 LICENCES = {"apache-2.0", "cc-by-nc-4.0"}
+ADDRESSES = {
+    "hf_hub_id": r"[\w-]+/[\w.-]+",
+    "url": r"https://[\w.-]+(/[\w.-]+)+_\d{8}-[0-9a-f]{8}\.pth",
+    "file": r".*\.safetensors",
+}
 ENTRIES = pytest.mark.parametrize("name", CHECKPOINTS)
 
 
@@ -19,23 +24,69 @@ def create(name: str) -> torch.nn.Module:
         return timm.create_model(name)
 
 
-@ENTRIES
-def test_entry_is_complete(name: str) -> None:
-    entry = CHECKPOINTS[name]
+def complaints(name: str, entry: Checkpoint) -> list[str]:
+    """What is missing from an entry, or contradicts something else."""
     model, tag = name.split(".")
-    assert re.fullmatch(r"timesformer_(base|hr|l|tiny)_(space_only|joint|divided|local_global|axial)", model)
-    assert entry.license in LICENCES
-    assert entry.description.endswith(".")
-    assert set(entry.source) <= {"hf_hub_id", "url", "file"}
-    assert len(entry.source) == (tag != "untrained")
-    assert (entry.top1 is None) == (entry.top5 is None)
-    if entry.top1 is not None and entry.top5 is not None:
-        assert 50 < entry.top1 < entry.top5 < 100
-    if entry.labels is not None:
-        lines = (files("timesformer_zoo") / "assets" / "labels" / f"{entry.labels}.txt").read_text("utf-8").splitlines()
-        assert len(lines) == entry.num_classes
-        assert len(set(lines)) == len(lines)
+    labels = label_set(entry.labels) if entry.labels else []
+    with torch.device("meta"):
+        network = timm.create_model(
+            model, img_size=entry.img_size, num_frames=entry.num_frames, num_classes=entry.num_classes
+        )
+    (kind, address), *more = entry.source.items() or [("none", "")]
+    checks = {
+        "name": re.fullmatch(r"timesformer_(base|hr|l|tiny)_(space_only|joint|divided|local_global|axial)", model),
+        "licence": entry.license in LICENCES,
+        "description": entry.description.endswith("."),
+        "source": not more and (kind == "none") == (tag == "untrained"),
+        "address": kind == "none" or re.fullmatch(ADDRESSES.get(kind, "(?!)"), address),
+        "file": kind != "file" or Path(address).is_file(),
+        "publisher": kind in ("none", "hf_hub_id") or entry.origin,
+        "parameters": entry.num_params == sum(parameter.numel() for parameter in network.parameters()),
+        "labels": len(labels) == len(set(labels)) and all(label == label.strip() != "" for label in labels),
+        "head": (len(labels) or 400) == entry.num_classes == network.head.out_features,
+        "new head": bool(entry.labels) != (entry.image or kind == "none"),
+        "accuracy": (entry.top1 is None) == (entry.top5 is None) == (tag in ("in21k", "untrained", "camera_motion")),
+        "order": None in (entry.top1, entry.top5) or 50 < entry.top1 < entry.top5 < 100,
+        "clip": not entry.clip.keys() & {"labels", "num_frames", "size", "mean", "std"},
+        "image": entry.image == (tag == "in21k") == ("Not a video model yet" in entry.description),
+        "colours": not entry.bgr or tag == "ssv2",
+    }
     ClipSpec.from_dict(dict(entry.clip))  # raises for an unknown field
+    return [check for check, holds in checks.items() if not holds]
+
+
+@ENTRIES
+def test_entry_is_sound(name: str) -> None:
+    assert complaints(name, CHECKPOINTS[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (dict(license=""), ["licence"]),
+        (dict(source={"hf_hub_id": "https://huggingface.co/facebook/x"}), ["address"]),
+        (dict(source={"url": "http://example.org/x.pth"}, origin="x"), ["address"]),
+        (dict(source={}), ["source", "new head"]),
+        (dict(num_params=121_566_353), ["parameters"]),
+        (dict(num_frames=16), ["parameters"]),
+        (dict(labels="kinetics600"), ["parameters"]),
+        (dict(labels=None), ["new head"]),
+        (dict(top5=None), ["accuracy"]),
+        (dict(top1=99.0), ["order"]),
+        (dict(image=True), ["new head", "image"]),
+        (dict(bgr=True), ["colours"]),
+        (dict(clip={"labels": "ucf101"}), ["clip"]),
+    ],
+    ids=str,
+)
+def test_an_unsound_entry_is_noticed(change: dict, complaint: list[str]) -> None:
+    entry = replace(CHECKPOINTS["timesformer_base_divided.k400"], **change)
+    assert set(complaint) <= set(complaints("timesformer_base_divided.k400", entry))
+
+
+def test_an_entry_without_its_metadata_can_not_be_made() -> None:
+    with pytest.raises(TypeError, match="num_params"):
+        Checkpoint(source={}, license="mit", description="x.", num_frames=8, img_size=224)  # type: ignore[call-arg]
 
 
 @ENTRIES
@@ -45,20 +96,22 @@ def test_model_takes_its_entry(name: str) -> None:
     assert model.num_frames == entry.num_frames
     assert model.img_size == (entry.img_size, entry.img_size)
     assert model.num_classes == entry.num_classes
-    assert model.head.out_features == entry.num_classes
+    assert model.bgr == entry.bgr
     spec = clip_spec(model)
-    assert (spec.num_frames, spec.size) == (entry.num_frames, model.img_size)
-    assert spec.mean == entry.mean
-    assert spec.std == entry.std
+    assert (spec.num_frames, spec.size, spec.labels) == (entry.num_frames, model.img_size, entry.labels)
+    assert (spec.mean, spec.std) == (entry.mean, entry.std)
     config = model.pretrained_cfg
-    assert config["license"] == entry.license
-    assert config["description"] == entry.description
+    assert (config["license"], config["description"]) == (entry.license, entry.description)
+    assert entry.source.items() <= config.items()
 
 
 def test_every_model_is_there() -> None:
     names = {f"timesformer_{v}_{m.value}" for v in ("base", "hr", "l", "tiny") for m in AttentionMode}
     assert set(timm.list_models("timesformer_*")) == names
     assert {name.split(".")[0] for name in CHECKPOINTS} == names
+    assert {name for name in CHECKPOINTS if name.endswith(".in21k")} == {
+        f"{name}.in21k" for name in names if "tiny" not in name
+    }
 
 
 @pytest.mark.parametrize(
@@ -79,52 +132,35 @@ def test_default_tag(name: str, tag: str) -> None:
     assert create(name).pretrained_cfg["tag"] == tag
 
 
-# The released models: repository, frames, pixels, classes, reported top-1 and top-5 (the authors' model zoo).
-RELEASED = [
-    ("base", "k400", "facebook/timesformer-base-finetuned-k400", 8, 224, 400, 77.9, 93.2),
-    ("base", "k600", "facebook/timesformer-base-finetuned-k600", 8, 224, 600, 79.1, 94.4),
-    ("base", "ssv2", "facebook/timesformer-base-finetuned-ssv2", 8, 224, 174, 59.1, 85.6),
-    ("hr", "k400", "facebook/timesformer-hr-finetuned-k400", 16, 448, 400, 79.6, 94.0),
-    ("hr", "k600", "facebook/timesformer-hr-finetuned-k600", 16, 448, 600, 81.8, 95.8),
-    ("hr", "ssv2", "facebook/timesformer-hr-finetuned-ssv2", 16, 448, 174, 61.8, 86.9),
-    ("l", "k400", "fcakyon/timesformer-large-finetuned-k400", 96, 224, 400, 80.6, 94.7),
-    ("l", "k600", "fcakyon/timesformer-large-finetuned-k600", 96, 224, 600, 82.2, 95.6),
-    ("l", "ssv2", "fcakyon/timesformer-large-finetuned-ssv2", 64, 224, 174, 62.0, 87.5),
-]
+def test_counts_of_the_paper() -> None:
+    """Table 1, 8 frames of 224 px and 400 classes; the official hr K600, l K400 and l SSv2."""
+    counts = {
+        "base_space_only.in21k": 86_106_256,
+        "base_joint.in21k": 86_112_400,
+        "base_divided.in21k": 121_566_352,
+        "base_local_global.in21k": 121_566_352,
+        "base_axial.in21k": 157_020_304,
+        "hr_divided.k600": 122_177_880,
+        "l_divided.k400": 121_633_936,
+        "l_divided.ssv2": 121_435_566,
+    }
+    assert {name: CHECKPOINTS[f"timesformer_{name}"].num_params for name in counts} == counts
 
 
-@pytest.mark.parametrize(("variant", "tag", "repository", "frames", "size", "classes", "top1", "top5"), RELEASED)
-def test_released_models(
-    variant: str, tag: str, repository: str, frames: int, size: int, classes: int, top1: float, top5: float
-) -> None:
-    entry = CHECKPOINTS[f"timesformer_{variant}_divided.{tag}"]
-    assert entry.source == {"hf_hub_id": repository}
-    assert (entry.num_frames, entry.img_size, entry.num_classes) == (frames, size, classes)
-    assert (entry.top1, entry.top5) == (top1, top5)
-    assert entry.license == "cc-by-nc-4.0"
-    assert entry.bgr == (tag == "ssv2")
-    assert entry.clip.get("sampling", "dense") == ("uniform" if tag == "ssv2" else "dense")
-    assert entry.clip.get("flip", True) == (tag != "ssv2")
-    if tag != "ssv2":
-        assert entry.clip["stride"] == {"base": 32, "hr": 16, "l": 4}[variant]
-    spec = clip_spec(create(f"timesformer_{variant}_divided.{tag}"))
-    assert spec.jitter_range == ((448, 512) if variant == "hr" else (256, 320))
+def test_ssv2_is_sampled_over_the_whole_video_and_not_flipped() -> None:
+    for name, entry in CHECKPOINTS.items():
+        spec = clip_spec(create(name))
+        assert spec.sampling == ("uniform" if name.endswith(".ssv2") else "dense")
+        assert spec.flip == ("tiny" not in name and not name.endswith(".ssv2"))
+        assert entry.bgr == name.endswith(".ssv2")
 
 
-def test_jitter_follows_another_size() -> None:
+def test_jitter_follows_the_size() -> None:
+    assert clip_spec(create("timesformer_base_divided.k400")).jitter_range == (256, 320)
+    assert clip_spec(create("timesformer_hr_divided.ssv2")).jitter_range == (448, 512)
     with torch.device("meta"):
         model = timm.create_model("timesformer_hr_divided", img_size=224, depth=1)
     assert clip_spec(model).jitter_range == (256, 320)
-
-
-def test_image_vits_are_called_what_they_are() -> None:
-    images: list[Checkpoint] = [entry for name, entry in CHECKPOINTS.items() if name.endswith(".in21k")]
-    assert len(images) == 15
-    for entry in images:
-        assert entry.image
-        assert entry.labels is None
-        assert "Not a video model yet" in entry.description
-    assert not any(entry.image for name, entry in CHECKPOINTS.items() if not name.endswith(".in21k"))
 
 
 def test_a_wrong_tag_is_answered() -> None:

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 from timesformer_zoo.errors import CheckpointError
-from timesformer_zoo.factories import bind_checkpoint, checkpoint_of
+from timesformer_zoo.factories import architecture_of, bind_checkpoint
 from timesformer_zoo.hub.load import check_name, load_model
 from timesformer_zoo.hub.save import save_pretrained
+from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.weights.files import read_checkpoint
-from timesformer_zoo.weights.fit import checkpoint_filter_fn
-from timesformer_zoo.weights.formats import detect
+from timesformer_zoo.weights.fit import check_mode
+from timesformer_zoo.weights.formats import Format, detect
 from timesformer_zoo.weights.transformers import to_transformers
 
 __all__ = ["convert", "model_of_file"]
@@ -93,23 +94,35 @@ def model_of_file(source: Path, name: str | None = None) -> TimeSformer:
             f"{source}: an image ViT, with which a video model can start but which is none: "
             "timm.create_model(NAME), then init_from_vit(model, …)"
         )
-    sizes = _sizes(form.to_native(weights))
-    registered = name or f"timesformer_base_{form.mode.value}"
+    registered = name or architecture_of(_only_mode(source, weights, form))
     check_name(registered)
     with torch.device("meta"):
-        width = timm.create_model(registered).embed_dim
-    if sizes["embed_dim"] != width:
+        plain: Any = timm.create_model(registered)
+    mode = plain.attention if name else _only_mode(source, weights, form)
+    check_mode(weights, form, mode)
+    sizes = _sizes(form.to_native(weights, mode))
+    if sizes["embed_dim"] != plain.embed_dim:
         raise CheckpointError(
-            f"{source}: of width {sizes['embed_dim']}, {registered} is {width} wide; weights do not tell the number "
-            "of heads: name a model of this width (--model)"
+            f"{source}: of width {sizes['embed_dim']}, {registered} is {plain.embed_dim} wide; weights do not tell the "
+            "number of heads: name a model of this width (--model)"
         )
-    model = timm.create_model(registered, weight_init="skip", **sizes)
+    model = timm.create_model(registered, weight_init="skip", attention=mode, **sizes)
     assert isinstance(model, TimeSformer)  # for the type checker
-    entry = checkpoint_of(model) if "." in registered else None
-    model.load_state_dict(checkpoint_filter_fn(weights, model, bgr=entry.bgr if entry else False))
-    if entry is not None:
+    model.load_state_dict(weights)
+    if "." in registered:
         bind_checkpoint(model)
     return model.eval()
+
+
+def _only_mode(source: Path, weights: Mapping[str, torch.Tensor], form: Format) -> AttentionMode:
+    """The attention mode that keys tell; modes of the same steps in another order may have the same keys."""
+    modes = form.modes(weights)
+    if len(modes) != 1:
+        raise CheckpointError(
+            f"{source}: its keys ({form.name} format) fit {' and '.join(modes) or 'no'} attention: name a model of the "
+            "mode that it has (--model)"
+        )
+    return modes[0]
 
 
 def _sizes(native: Mapping[str, torch.Tensor]) -> dict[str, Any]:

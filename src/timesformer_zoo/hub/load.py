@@ -14,17 +14,17 @@ import timm
 import torch
 
 from timesformer_zoo.errors import CheckpointError
+from timesformer_zoo.factories import ARCHITECTURES, architecture_of
+from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.weights.download import explain_hub_errors
+from timesformer_zoo.weights.download import hub_file
 from timesformer_zoo.weights.table import CHECKPOINTS
 from timesformer_zoo.weights.transformers import from_transformers_config
 
 __all__ = ["check_name", "load_from_transformers", "load_model"]
 
 _logger = logging.getLogger(__name__)
-
-ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
 
 # Where transformers keeps mean and std: its releases differ in the file that they write.
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -54,16 +54,11 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
         if "architecture" in config:
             if config["architecture"] not in ARCHITECTURES:
                 raise CheckpointError(f"{place} holds a {config['architecture']}, which is no model of this package")
-            with explain_hub_errors({"hf_hub_id": place} if source == "hf-hub" else {"file": place}):
-                model = timm.create_model(f"{source}:{place}", pretrained=True)
+            model = timm.create_model(f"{source}:{place}", pretrained=True)
         else:
             model = load_from_transformers(place)
     else:
         check_name(name)
-        if not timm.get_pretrained_cfg(name).has_weights:
-            raise CheckpointError(
-                f"There are no weights for {name}; `timesformer-zoo list` shows which models have some."
-            )
         model = timm.create_model(name, pretrained=True)
     if not isinstance(model, TimeSformer):
         raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
@@ -96,7 +91,7 @@ def load_from_transformers(source: str | os.PathLike[str], *, bgr: bool = False)
     if not is_folder and (name := entries.get(source.partition("@")[0])):
         overlay = {"hf_hub_id": source, "label_names": labels}
         return _create(name, dict(arguments, pretrained_cfg_overlay=overlay))
-    architecture = f"timesformer_base_{arguments['attention'].removesuffix('_space_time')}"
+    architecture = architecture_of(AttentionMode(arguments["attention"]))
     pretrained_cfg = dict(
         architecture=architecture,
         input_size=(arguments["in_chans"], *to_pair(arguments["img_size"])),
@@ -147,20 +142,7 @@ def _find(source: str, name: str) -> Path | None:
     if Path(source).is_dir():
         path = Path(source) / name
         return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-    from huggingface_hub.file_download import _CACHED_NO_EXIST
-
-    repo_id, _, revision = source.partition("@")
-    with explain_hub_errors({"hf_hub_id": source}):
-        try:
-            return Path(hf_hub_download(repo_id, name, revision=revision or None))
-        except RemoteEntryNotFoundError:
-            return None
-        except LocalEntryNotFoundError:  # no network: the cache remembers what the repository does not have
-            if try_to_load_from_cache(repo_id, name, revision=revision or None) is _CACHED_NO_EXIST:
-                return None
-            raise
+    return hub_file(source, name)
 
 
 def _labels(config: Mapping[str, Any], num_classes: int) -> list[str] | None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from timesformer_zoo.factories import ARCHITECTURES, architecture_of, weights_loaded
 from timesformer_zoo.hub.card import HUB, MARKER, CardFacts, model_card
-from timesformer_zoo.hub.load import ARCHITECTURES
-from timesformer_zoo.labels import Labels, known_labels, label_names, weights_loaded
+from timesformer_zoo.labels import Labels, known_labels, label_names
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.weights.table import PAPER
@@ -213,7 +213,7 @@ def _timm_config(model: TimeSformer, labels: list[str] | None, license: str | No
     spec = clip_spec(model)
     architecture = start.get("architecture")
     if architecture not in ARCHITECTURES:
-        architecture = f"timesformer_base_{model.attention.value}"  # any will do: model_args has all that differs
+        architecture = architecture_of(model.attention)  # any will do: model_args has all that differs
     origin = start.get("origin_url") or (HUB + start["hf_hub_id"].partition("@")[0] if start.get("hf_hub_id") else None)
     clip = {field: value for field, value in (model.clip or {}).items() if field != "labels"}  # label_names has them
     # No tag: it would stand for the weights, and the labels, that the model started from.

@@ -9,9 +9,9 @@ arXiv 2102.05095.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from timm.layers import trunc_normal_
@@ -68,6 +68,10 @@ class TimeSformer(ClipEmbedding):
     """
 
     pretrained_cfg: dict[str, Any]  # set by timm on models that its factories build
+    pretrained_model_args: dict[str, Any]  # likewise: the arguments saved beside the weights
+    bgr: bool = False  # set by our factories: the weights published for this model were trained on BGR frames
+    fit_state_dict: ClassVar[Callable[[TimeSformer, Mapping[str, Any], bool], Mapping[str, Any]] | None] = None
+    """What `load_state_dict` makes of a state dict first; set by `weights.fit`, which this room does not know."""
 
     def __init__(
         self,
@@ -156,6 +160,12 @@ class TimeSformer(ClipEmbedding):
     def extra_repr(self) -> str:
         """What `repr(model)` says before its layers."""
         return f"attention={self.attention}, num_frames={self.num_frames}, img_size={self.img_size}"
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """torch's, for any format and size that is known; see `weights.fit`. Where it raises, nothing has changed."""
+        if TimeSformer.fit_state_dict is not None:
+            state_dict = TimeSformer.fit_state_dict(self, state_dict, strict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     @property
     def model_args(self) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from timesformer_zoo.errors import CheckpointError
-from timesformer_zoo.weights.formats import peel
+from timesformer_zoo.weights.unwrap import unwrap
 
-__all__ = ["read_checkpoint", "refusing_pickles"]
+__all__ = ["NAMES", "read_checkpoint"]
 
-# Names that a folder of weights uses, the safe one first.
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+NAMES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+"""What a folder or a repository calls its file of weights, the first that is there: the safe one first, as in timm."""
 
 _ZIP = b"PK\x03\x04"  # torch.save since 1.6
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before: a pickled magic number comes first
@@ -38,11 +37,11 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a weight file on the CPU: safetensors, or torch.save's with `weights_only=True`, never otherwise.
 
     Args:
-        path: a file, told by its content and not by its suffix, or a folder that has `model.safetensors` or
-            `pytorch_model.bin` (the first is taken).
+        path: a file, told by its content and not by its suffix, or a folder that has one of `NAMES` (the first is
+            taken).
 
     Returns:
-        The state dict under its own project's keys, unwrapped (see `formats.peel`).
+        The state dict under its own project's keys, unwrapped (see `unwrap`).
 
     Raises:
         CheckpointError: the file is missing, empty, damaged, not a weight file, or a pickle of more than tensors and
@@ -62,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
             raise CheckpointError(f"{path}: not a weight file but {meaning.format(convert=_CONVERT)}")
     read = _read_torch if head.startswith((_ZIP, _LEGACY)) else _read_safetensors
     try:
-        return peel(read(path))
+        return unwrap(read(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -72,11 +71,11 @@ def _weight_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such file")
-    for name in _NAMES:
+    for name in NAMES:
         if (path / name).is_file():
             return path / name
     present = sorted(entry.name for entry in path.iterdir())
-    raise CheckpointError(f"{path}: a folder of weights has one of {_NAMES}; this one has {present[:10]}")
+    raise CheckpointError(f"{path}: a folder of weights has one of {NAMES}; this one has {present[:10]}")
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -90,28 +89,16 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with refusing_pickles(), path.open("rb") as file:
+        # timm's training script keeps its arguments, plain values, in a Namespace.
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged archive fails anywhere: KeyError, EOFError, RuntimeError …
-        raise CheckpointError(
-            f"damaged or incomplete ({type(error).__name__}: {str(error)[:200]}); download it again"
-        ) from error
-
-
-@contextmanager
-def refusing_pickles() -> Iterator[None]:
-    """Turns torch's refusal of a pickle, which advises to switch safety off, into a CheckpointError that does not.
-
-    Raises:
-        CheckpointError: `torch.load(..., weights_only=True)` inside met more than tensors and plain values.
-    """
-    try:
-        yield
     except pickle.UnpicklingError as error:
-        # Of torch's message, the line that names the object.
+        # Of torch's message, which advises to switch safety off, the line that names the object.
         reason = next((line.strip() for line in str(error).splitlines() if "nsupported" in line), "not plain data")
         raise CheckpointError(
             f"refused: the pickle holds more than tensors and plain values, and could run code ({reason}). {_CONVERT}"
+        ) from error
+    except Exception as error:  # a damaged archive fails anywhere: KeyError, EOFError, RuntimeError …
+        raise CheckpointError(
+            f"damaged or incomplete ({type(error).__name__}: {str(error)[:200]}); download it again"
         ) from error

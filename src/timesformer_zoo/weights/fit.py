@@ -1,82 +1,130 @@
-"""Making a checkpoint fit a model: any known format and size in, the model's own keys and shapes out, or an error.
-
-Legend: T frames, h w patch rows and columns, N = h·w, D width.
-"""
+"""Making weights fit a model: any known format and size in, the model's own keys and shapes out, or an error."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_patch_embed, to_2tuple
-from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from timesformer_zoo.errors import CheckpointError
-from timesformer_zoo.model.embedding import resample_pos_embed, resample_time_embed
-from timesformer_zoo.weights.formats import Format, detect, peel, some_keys
+from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.weights.check import misfits, refuse_not_finite, refuse_other_kinds, shape_of
+from timesformer_zoo.weights.formats import NATIVE, Format, detect
 from timesformer_zoo.weights.inflate import inflate, refuse_inexpressible
+from timesformer_zoo.weights.sizes import PATCHES, fit_sizes
+from timesformer_zoo.weights.unwrap import unwrap
 
-if TYPE_CHECKING:
-    from timesformer_zoo.model.timesformer import TimeSformer
-
-__all__ = ["checkpoint_filter_fn", "convert_on_load", "flip_input_channels", "init_from_vit"]
+__all__ = ["check_mode", "checkpoint_filter_fn", "fit_state_dict", "flip_input_channels", "init_from_vit"]
 
 _logger = logging.getLogger(__name__)
 
-_HEAD = ("head.weight", "head.bias")
-_PATCHES = "patch_embed.proj.weight"
+_HEAD = "head."
 
 
 def checkpoint_filter_fn(
     state_dict: Mapping[str, Any],
     model: TimeSformer,
     *,
-    bgr: bool = False,
+    bgr: bool | None = None,
     source_grid: tuple[int, int] | None = None,
+    new_head: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """A checkpoint of any known format as a complete state dict for this model.
+    """Weights of any known format as a complete state dict for this model.
 
     Formats: native, transformers, mmaction2, the authors', and timm's image ViTs, which are inflated. Wrappers
     (`model_state`, `module.`, EMA …) come off. Embeddings are resampled to the model's img_size, num_frames (by its
-    time_interpolation) and patch_size, the patch embedding is adapted to in_chans as timm does it; at the checkpoint's
-    own size nothing changes. The head is taken where its shape is the model's; else the model's own stays as it is.
+    time_interpolation) and patch_size, the patch embedding is adapted to in_chans as timm does it; at the weights'
+    own size nothing changes. The attention mode is the model's, and the weights must be able to be of it.
 
     Args:
         state_dict: what the file holds.
         model: the model it is for; read, never changed.
-        bgr: the checkpoint was trained on BGR frames (the authors' SSv2 models were): reverse the patch embedding's
-            channels, so that the model takes RGB. Native checkpoints and image ViTs always take RGB; for these it
-            changes nothing.
-        source_grid: (h, w) of the checkpoint's patches. Needed only where it can't be told: by default it is the
+        bgr: the weights were trained on BGR frames (the authors' SSv2 models were): reverse the patch embedding's
+            channels, so that the model takes RGB. None: as the model's checkpoint says. Native weights and image ViTs
+            always take RGB; for these it changes nothing.
+        source_grid: (h, w) of the weights' patches. Needed only where it can't be told: by default it is the
             grid of the img_size saved beside the weights, or a square, or the model's own.
+        new_head: where the weights' head is for another number of classes, or there is none, the model's own stays as
+            it is, to be trained. Off: that is an error, too, but for an image ViT's.
 
     Raises:
-        CheckpointError: the format is unknown, or holds another attention mode, or, the head apart, a key is unknown,
-            missing, or of another shape.
+        CheckpointError: the format is unknown, or another attention mode's, or a key is unknown, missing, of another
+            shape, or no dense weight of floating point.
     """
-    state_dict = peel(state_dict)
-    form = detect(state_dict)
-    weights = form.to_native(refuse_inexpressible(state_dict) if form.inflates else state_dict)
-    if form.inflates:
-        weights = inflate(weights, model, source_grid)
-    elif form.mode is not model.attention:
-        raise CheckpointError(
-            f"the checkpoint ({form.name} format) holds {form.mode.value} attention, the model has "
-            f"{model.attention.value}: build the model with attention={form.mode.value!r}"
-        )
-    if bgr and not form.inflates and form.name != "native":
-        weights = flip_input_channels(weights)
-    expected = model.state_dict()
-    weights |= _fit_embeddings(weights, expected, model, form, source_grid)
-    weights = _fit_head(weights, expected, form)
-    _check(weights, expected, model, form)
+    state_dict = unwrap(state_dict)
+    form, own = detect(state_dict), model.state_dict()
+    weights = _converted(state_dict, form, model, own, bgr=bgr, source_grid=source_grid)
+    if (new_head or form.inflates) and _other_head(weights, own, model, form):
+        weights = {key: value for key, value in weights.items() if not key.startswith(_HEAD)}
+        weights |= {key: value for key, value in own.items() if key.startswith(_HEAD)}
+    _refuse_misfits(weights, own, model, form)
     return weights
+
+
+def fit_state_dict(model: TimeSformer, state_dict: Mapping[str, Any], strict: bool) -> Mapping[str, Any]:
+    """What `TimeSformer.load_state_dict` loads: the same state dict, or where its names or sizes differ, converted.
+
+    A state dict of no known format is returned as it is with strict off, and is otherwise refused as torch would.
+
+    Args:
+        model: not changed.
+        state_dict: see `checkpoint_filter_fn`.
+        strict: every key must fit, the head's too. Else missing and unexpected keys are left for torch to list, and a
+            head for another number of classes is among the missing.
+
+    Raises:
+        CheckpointError: it can't be loaded; nothing is changed.
+    """
+    if not isinstance(state_dict, Mapping):
+        return state_dict  # a TypeError of torch's
+    own = model.state_dict()
+    weights, form = state_dict, NATIVE
+    if any(key not in own or shape_of(value) != shape_of(own[key]) for key, value in state_dict.items()):
+        try:
+            unwrapped = unwrap(state_dict)
+            form = detect(unwrapped)
+        except CheckpointError:
+            pass  # nothing to convert
+        else:
+            _logger.info("Converting a state dict from %s format", form.name)
+            weights = _converted(unwrapped, form, model, own, strict=strict)
+            if not strict and _other_head(weights, own, model, form):
+                weights = {key: value for key, value in weights.items() if not (key.startswith(_HEAD) and key in own)}
+    _refuse_misfits(weights, own, model, form, strict)
+    loaded = {key: value for key, value in weights.items() if _is_weight(own.get(key))}
+    refuse_other_kinds(loaded, on_meta=model.pos_embed.is_meta)
+    refuse_not_finite(loaded)
+    return weights
+
+
+TimeSformer.fit_state_dict = fit_state_dict
+
+
+def check_mode(state_dict: Mapping[str, torch.Tensor], form: Format, mode: AttentionMode) -> None:
+    """Refuse weights for a model of a mode that they can't be of. The keys do not decide: they may fit several modes.
+
+    Args:
+        state_dict: unwrapped, with that format's keys.
+        form: of the state dict.
+        mode: the model's.
+
+    Raises:
+        CheckpointError: the keys are those of other modes, which are named, or the format has no such mode.
+    """
+    held = [] if form.fits(state_dict, mode) else form.modes(state_dict)
+    if held:
+        raise CheckpointError(
+            f"the weights ({form.name} format) hold {' or '.join(held)} attention, the model has {mode}: "
+            f"build the model with attention={' or '.join(repr(other.value) for other in held)}"
+        )
+    if mode not in form.tables:
+        raise CheckpointError(f"{form.name} format has {', '.join(form.tables)} attention, the model has {mode}")
 
 
 def flip_input_channels(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -88,11 +136,11 @@ def flip_input_channels(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tor
     Raises:
         CheckpointError: the patch embedding is missing or has not three input channels.
     """
-    weight = state_dict.get(_PATCHES)
+    weight = state_dict.get(PATCHES)
     if weight is None or weight.ndim != 4 or weight.shape[1] != 3:
         found = "none" if weight is None else tuple(weight.shape)
-        raise CheckpointError(f"channels can be flipped in a {_PATCHES} of shape (D, 3, h, w); got {found}")
-    return dict(state_dict) | {_PATCHES: weight.flip(1)}
+        raise CheckpointError(f"channels can be flipped in a {PATCHES} of shape (D, 3, h, w); got {found}")
+    return dict(state_dict) | {PATCHES: weight.flip(1)}
 
 
 def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) -> TimeSformer:
@@ -117,7 +165,7 @@ def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) 
     """
     network = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     grid = _check_vit(network, model) if isinstance(network, nn.Module) else None
-    weights = peel(network.state_dict() if isinstance(network, nn.Module) else network)
+    weights = unwrap(network.state_dict() if isinstance(network, nn.Module) else network)
     if not detect(weights).inflates:
         raise CheckpointError(
             "init_from_vit takes an image ViT's weights; these are a video model's: load them by checkpoint_filter_fn"
@@ -142,119 +190,68 @@ def _check_vit(vit: nn.Module, model: TimeSformer) -> tuple[int, int]:
     return rows, columns
 
 
-def convert_on_load(model: TimeSformer, state_dict: dict[str, Any], prefix: str, *_: Any, bgr: bool = False) -> None:
-    """A hook for `register_load_state_dict_pre_hook`: lets `load_state_dict` take foreign formats and other sizes.
-
-    timm's `checkpoint_path=` and `load_checkpoint` call `load_state_dict` with the file's own keys. A state dict whose
-    keys are all the model's with the model's shapes is left alone, be it complete or not, and so is one of which no
-    format is known, for torch to report.
-    """
-    expected = model.state_dict()
-    if prefix or all(key in expected and _shape(value) == _shape(expected[key]) for key, value in state_dict.items()):
-        return
-    try:
-        weights = peel(state_dict)
-        form = detect(weights)
-    except CheckpointError:
-        return
-    _logger.info("Converting a state dict from %s format", form.name)
-    converted = checkpoint_filter_fn(weights, model, bgr=bgr)
-    state_dict.clear()
-    state_dict.update(converted)
-
-
-def _fit_embeddings(
-    weights: Mapping[str, torch.Tensor],
-    expected: Mapping[str, torch.Tensor],
-    model: TimeSformer,
+def _converted(
+    state_dict: Mapping[str, torch.Tensor],
     form: Format,
-    source_grid: tuple[int, int] | None,
+    model: TimeSformer,
+    own: Mapping[str, Any],
+    *,
+    bgr: bool | None = None,
+    source_grid: tuple[int, int] | None = None,
+    strict: bool = True,
 ) -> dict[str, torch.Tensor]:
-    # Only tensors of the right rank are fitted; others, and other widths, are left for `_check` to report.
-    fitted = {}
-    kernel = weights.get(_PATCHES)
-    if kernel is not None and kernel.ndim == 4:
-        adapted = adapt_input_conv(model.in_chans, kernel, base_chans=kernel.shape[1])
-        fitted[_PATCHES] = resample_patch_embed(adapted, list(model.patch_size))
-    pos_embed = weights.get("pos_embed")
-    if pos_embed is not None and pos_embed.ndim == 3 and pos_embed.shape[1] > 1:
-        grid = source_grid or _source_grid(pos_embed.shape[1] - 1, kernel, model, form)
-        if math.prod(grid) != pos_embed.shape[1] - 1:
-            raise CheckpointError(
-                f"source_grid={grid} has {math.prod(grid)} patches, pos_embed {pos_embed.shape[1] - 1}"
-            )
-        fitted["pos_embed"] = resample_pos_embed(pos_embed, grid, model.grid_size[1:])
-    time_embed = weights.get("time_embed")
-    if time_embed is not None and time_embed.ndim == 3 and "time_embed" in expected:
-        fitted["time_embed"] = resample_time_embed(time_embed, model.num_frames, model.time_interpolation)
-    return fitted
+    """Native names and the model's sizes; keys may still be missing or unexpected, and the head another."""
+    on_meta = model.pos_embed.is_meta
+    if form.inflates:
+        (mode,) = form.tables
+        weights = form.to_native(refuse_inexpressible(state_dict), mode, strict)
+        refuse_other_kinds(weights, on_meta)
+        weights = inflate(weights, model, source_grid)
+    else:
+        check_mode(state_dict, form, model.attention)
+        weights = form.to_native(state_dict, model.attention, strict)
+        refuse_other_kinds({key: value for key, value in weights.items() if _is_weight(own.get(key))}, on_meta)
+        if form is not NATIVE and (model.bgr if bgr is None else bgr):
+            weights = flip_input_channels(weights)
+    return weights | fit_sizes(weights, model, source_grid, native=form is NATIVE)
 
 
-def _source_grid(patches: int, kernel: torch.Tensor | None, model: TimeSformer, form: Format) -> tuple[int, int]:
-    """(h, w) of a checkpoint's patches: as its own saved arguments say, or a square, or the model's.
-
-    Published models are square. A native checkpoint may well be rectangular, and a bare file of one does not say: if it
-    has as many patches as the model it is taken for the model's own.
-    """
-    rows, columns = model.grid_size[1:]
-    side = math.isqrt(patches)
-    candidates = [(side, side), (rows, columns)]
-    if form.name == "native":
-        candidates.reverse()
-    saved = getattr(model, "pretrained_model_args", {})  # what timm read in the config beside the weights
-    if "img_size" in saved and kernel is not None:
-        extra = (kernel.shape[2] - 1, kernel.shape[3] - 1) if saved.get("dynamic_img_pad") else (0, 0)
-        height, width = to_2tuple(saved["img_size"])
-        candidates.insert(0, ((height + extra[0]) // kernel.shape[2], (width + extra[1]) // kernel.shape[3]))
-    for grid in candidates:
-        if math.prod(grid) == patches:
-            return grid
-    raise CheckpointError(
-        f"the checkpoint's pos_embed has {patches} patches, neither a square nor the model's {rows}x{columns} of them: "
-        "give checkpoint_filter_fn source_grid=(rows, columns)"
-    )
+def _is_weight(own: Any) -> bool:
+    """Whether the model has a floating point parameter there: not what a quantised layer or an adapter keeps."""
+    return torch.is_tensor(own) and own.dtype.is_floating_point
 
 
-def _fit_head(
-    weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], form: Format
-) -> dict[str, torch.Tensor]:
-    if all(_shape(weights.get(key)) == _shape(expected.get(key)) for key in _HEAD):
-        return dict(weights)
-    body = {key: value for key, value in weights.items() if key not in _HEAD}
-    own = {key: expected[key] for key in _HEAD if key in expected}
-    if own:
-        found = tuple(weights["head.weight"].shape) if "head.weight" in weights else "none"
-        level = logging.INFO if form.inflates else logging.WARNING
+def _other_head(weights: Mapping[str, Any], own: Mapping[str, Any], model: TimeSformer, form: Format) -> bool:
+    """Whether the weights' head is not the model's, but whole: for another number of classes, or there is none."""
+    theirs, ours = ({key: shape_of(w[key]) for key in w if key.startswith(_HEAD)} for w in (weights, own))
+    classes = (theirs.get("head.bias") or (0,))[0]
+    whole = theirs == {"head.weight": (classes, model.embed_dim), "head.bias": (classes,)}
+    if theirs == ours or (theirs and not whole):
+        return False
+    if ours:
         _logger.log(
-            level,
-            "The checkpoint's head (%s) is not the model's %s: the model's stays as it is, to be trained",
-            found,
-            tuple(own["head.weight"].shape),
+            logging.INFO if form.inflates else logging.WARNING,
+            "The weights' head (%s) is not the model's %s: the model's stays as it is, to be trained",
+            theirs.get("head.weight", "none"),
+            ours.get("head.weight", "own"),
         )
-    return body | own
+    return True
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if torch.is_tensor(value) else None
-
-
-def _check(
-    weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], model: TimeSformer, form: Format
+def _refuse_misfits(
+    weights: Mapping[str, Any], own: Mapping[str, Any], model: TimeSformer, form: Format, strict: bool = True
 ) -> None:
-    misshapen = [
-        f"{key}: got {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in weights
-        if key in expected and weights[key].shape != expected[key].shape
-    ]
-    faults = {
-        "missing": [key for key in expected if key not in weights],
-        "unexpected": [key for key in weights if key not in expected],
-        "of another shape": misshapen,
-    }
-    problems = [f"{len(keys)} {fault} ({some_keys(keys)})" for fault, keys in faults.items() if keys]
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint, taken for {form.name} format, does not fit the model ({model.attention.value} attention, "
-            f"width {model.embed_dim}, depth {model.depth}), in native names: {'; '.join(problems)}. "
-            "Build the model with the checkpoint's sizes, or check that the file is complete"
+    faults = misfits(weights, own, strict)
+    if not faults:
+        return
+    body, own_body = ({key: w[key] for key in w if not key.startswith(_HEAD)} for w in (weights, own))
+    advice = "Build the model with the weights' sizes, or check that the file is complete"
+    if not misfits(body, own_body, strict):
+        advice = (
+            "It is the head alone: create the model with the weights' num_classes, or keep its own head, by "
+            "strict=False or by loading checkpoint_filter_fn(weights, model)"
         )
+    raise CheckpointError(
+        f"the weights, taken for {form.name} format, do not fit the model ({model.attention} attention, width "
+        f"{model.embed_dim}, depth {len(model.blocks)}), in native names: {'; '.join(faults)}. {advice}"
+    )

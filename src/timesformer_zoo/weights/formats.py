@@ -1,4 +1,4 @@
-"""The state-dict formats of the projects that publish TimeSformers, each a table of keys with its inverse.
+"""The formats of the projects that publish TimeSformers: whose names a state dict has, each a table of keys.
 
 In a table, `{i}` is a block's index, `{p}` weight or bias, `{last}` the mode's last attention step, `[…]` a
 prefix that some files leave out (and that the inverse writes).
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.model.attention import AttentionMode
 
-__all__ = ["FORMATS", "Format", "detect", "from_native", "is_native", "peel", "some_keys"]
+__all__ = ["FORMATS", "IMAGE_VIT", "NATIVE", "Format", "detect", "find_format", "from_native", "some_keys"]
 
 # The authors' code and timm's image ViT share these names; one has an optional prefix, the other none.
 _VIT_NAMES = {
@@ -33,6 +33,8 @@ _VIT_NAMES = {
     "head.{p}": "head.{p}",
 }
 
+# Without their prefix, the authors' space-only models have an image ViT's keys, and mean the same.
+_AUTHORS_SPACE_ONLY = {f"model.{theirs}": ours for theirs, ours in _VIT_NAMES.items()}
 _AUTHORS = {f"[model.]{theirs}": ours for theirs, ours in _VIT_NAMES.items()} | {
     "[model.]time_embed": "time_embed",
     "[model.]blocks.{i}.temporal_norm1.{p}": "blocks.{i}.steps.time.norm.{p}",
@@ -90,71 +92,105 @@ _MMACTION2_SINGLE = _MMACTION2 | {
 }
 
 # What an image ViT may have beyond the space-only model; inflation folds it in or says that it cannot.
-_IMAGE_VIT = _VIT_NAMES | {
+_IMAGE_VIT_NAMES = _VIT_NAMES | {
     "norm_pre.{p}": "norm_pre.{p}",  # CLIP
     "blocks.{i}.ls1.gamma": "blocks.{i}.ls1.gamma",  # DINOv2, DeiT III
     "blocks.{i}.ls2.gamma": "blocks.{i}.ls2.gamma",
 }
 
-_NATIVE = {"{any}": "{any}"}
+_NATIVE_NAMES = {"{any}": "{any}"}
 
 _PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{p}": "(?P<p>weight|bias)", "{any}": "(?P<any>.+)", "[": "(?:", "]": ")?"}
 
 
 @dataclass(frozen=True)
 class Format:
-    """One project's way to name the parameters of one attention mode."""
+    """How one project names parameters, in each attention mode that it has."""
 
     name: str  # as error messages call it
-    mode: AttentionMode
-    signature: tuple[str, ...]  # regular expressions; each matches the start of some key of every such checkpoint
-    table: Mapping[str, str]  # their key -> ours
+    marker: str  # a regular expression, which matches the start of some key of every state dict of this format
+    tables: Mapping[AttentionMode, Mapping[str, str]]  # mode -> their key -> ours
     inflates: bool = False  # an image model, which can start a model of any mode
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The table's (their key, our key) patterns, with `{last}` filled in."""
-        last = self.mode.steps[-1].name
-        return [(theirs, ours.replace("{last}", last)) for theirs, ours in self.table.items()]
+    def modes(self, keys: Iterable[str]) -> list[AttentionMode]:
+        """The modes that a state dict with these keys can be of: modes that differ in order alone have the same keys.
 
-    def matches(self, keys: Iterable[str]) -> bool:
-        """Whether a state dict with these keys is of this format."""
+        None where a key is unknown, or the keys are those of no mode.
+        """
         keys = list(keys)
-        return all(any(re.match(pattern, key) for key in keys) for pattern in self.signature)
+        return [mode for mode in self.tables if self.fits(keys, mode)]
 
-    def to_native(self, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def fits(self, keys: Iterable[str], mode: AttentionMode) -> bool:
+        """Whether a state dict with these keys can be of this mode; it may lack some keys of it."""
+        if mode not in self.tables:
+            return False
+        renamed, unknown = _rename(keys, self._rows(mode))
+        return not unknown and _can_be(set(renamed.values()), mode)
+
+    def to_native(
+        self, state_dict: Mapping[str, torch.Tensor], mode: AttentionMode, strict: bool = True
+    ) -> dict[str, torch.Tensor]:
         """Rename every key to the native one; the tensors are the same objects.
 
+        Args:
+            state_dict: unwrapped.
+            mode: one of `tables`.
+            strict: unknown keys are an error; else they stay as they are.
+
         Raises:
-            CheckpointError: a key is not of this format.
+            CheckpointError: a key is not of this format, or two keys mean the same parameter.
         """
-        return _rename(state_dict, self.rows(), f"{self.name} format")
+        return _renamed(state_dict, self._rows(mode), f"{self.name} format", strict)
 
-    def from_native(self, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def from_native(self, state_dict: Mapping[str, torch.Tensor], mode: AttentionMode) -> dict[str, torch.Tensor]:
         """The inverse of `to_native`; optional prefixes are written."""
-        rows = [(ours, theirs.replace("[", "").replace("]", "")) for theirs, ours in self.rows()]
-        return _rename(state_dict, rows, f"native format that {self.name} can express ({self.mode.value} attention)")
+        rows = [(ours, theirs.replace("[", "").replace("]", "")) for theirs, ours in self._rows(mode)]
+        return _renamed(state_dict, rows, f"native format that {self.name} can express ({mode} attention)")
+
+    def _rows(self, mode: AttentionMode) -> list[tuple[str, str]]:
+        """The table's (their key, our key) patterns, with `{last}` filled in."""
+        last = mode.steps[-1].name
+        return [(theirs, ours.replace("{last}", last)) for theirs, ours in self.tables[mode].items()]
 
 
-def _rename(
-    state_dict: Mapping[str, torch.Tensor], rows: list[tuple[str, str]], known_as: str
-) -> dict[str, torch.Tensor]:
+def _can_be(native_keys: set[str], mode: AttentionMode) -> bool:
+    """Whether native keys name the steps of a mode, no `fc` of its last step, and a time embedding if it has one."""
+    found = [re.match(r"blocks\.\d+\.steps\.(\w+)\.(\w+)", key) for key in native_keys]
+    steps = {key[1] for key in found if key}
+    joined = {key[1] for key in found if key and key[2] == "fc"}
+    return (
+        steps == {step.name for step in mode.steps}
+        and mode.steps[-1].name not in joined
+        and ("time_embed" in native_keys) != mode.per_frame
+    )
+
+
+def _rename(keys: Iterable[str], rows: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """key -> its new name, and the keys that no row has."""
     patterns = [(_pattern(source), target) for source, target in rows]
-    renamed: dict[str, torch.Tensor] = {}
-    unknown = []
-    for key, value in state_dict.items():
+    renamed, unknown = {}, []
+    for key in keys:
         for pattern, target in patterns:
             if found := pattern.fullmatch(key):
-                renamed[target.format(**found.groupdict())] = value
+                renamed[key] = target.format(**found.groupdict())
                 break
         else:
             unknown.append(key)
-    if unknown:
+    return renamed, unknown
+
+
+def _renamed(
+    state_dict: Mapping[str, torch.Tensor], rows: list[tuple[str, str]], known_as: str, strict: bool = True
+) -> dict[str, torch.Tensor]:
+    names, unknown = _rename(state_dict, rows)
+    if unknown and strict:
         raise CheckpointError(f"{len(unknown)} keys are not of the {known_as}: {some_keys(unknown)}")
-    if len(renamed) != len(state_dict):
+    if len(set(names.values())) != len(names):
         raise CheckpointError(f"two keys of the {known_as} mean the same parameter, with and without a prefix")
-    return renamed
+    return {names.get(key, key): value for key, value in state_dict.items()}
 
 
+@cache
 def _pattern(key: str) -> re.Pattern[str]:
     text = key.replace(".", r"\.")
     for placeholder, expression in _PLACEHOLDERS.items():
@@ -162,53 +198,52 @@ def _pattern(key: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _native_formats() -> list[Format]:
-    # The mode with most steps first: the steps of one mode can be some of another's.
-    modes = sorted(AttentionMode, key=lambda mode: -len(mode.steps))
-    return [
-        Format("native", mode, tuple(rf"blocks\.\d+\.steps\.{step.name}\." for step in mode.steps), _NATIVE)
-        for mode in modes
-    ]
-
-
 _DIVIDED, _JOINT, _SPACE = AttentionMode("divided"), AttentionMode("joint"), AttentionMode("space_only")
 
-# The first match counts, so the particular comes before the general.
+NATIVE = Format("native", r"blocks\.\d+\.steps\.", dict.fromkeys(AttentionMode, _NATIVE_NAMES))
+IMAGE_VIT = Format("timm image ViT", r"blocks\.\d+\.attn\.", {_SPACE: _IMAGE_VIT_NAMES}, inflates=True)
+
+# The first whose marker matches counts, so the particular comes before the general.
 FORMATS: tuple[Format, ...] = (
-    *_native_formats(),
-    Format("transformers", _DIVIDED, (r"(timesformer\.)?encoder\.layer\.\d+\.temporal_",), _TRANSFORMERS),
-    Format("transformers", _JOINT, (r"(timesformer\.)?embeddings\.time_embeddings$",), _TRANSFORMERS),
-    Format("transformers", _SPACE, (r"(timesformer\.)?encoder\.layer\.\d+\.attention\.",), _TRANSFORMERS),
-    Format("mmaction2", _DIVIDED, (r"backbone\.transformer_layers\.layers\.\d+\.attentions\.1\.",), _MMACTION2_DIVIDED),
-    Format("mmaction2", _JOINT, (r"backbone\.transformer_layers\.", r"backbone\.time_embed$"), _MMACTION2_SINGLE),
-    Format("mmaction2", _SPACE, (r"backbone\.transformer_layers\.",), _MMACTION2_SINGLE),
-    Format("the authors'", _DIVIDED, (r"(model\.)?blocks\.\d+\.temporal_",), _AUTHORS),
-    Format("the authors'", _JOINT, (r"(model\.)?time_embed$", r"(model\.)?blocks\.\d+\.attn\."), _AUTHORS),
-    Format("the authors'", _SPACE, (r"model\.blocks\.\d+\.attn\.",), _AUTHORS),
-    # Without their prefix, the authors' space-only models have an image ViT's keys, and mean the same.
-    Format("timm image ViT", _SPACE, (r"blocks\.\d+\.attn\.",), _IMAGE_VIT, inflates=True),
-)  # fmt: skip
+    NATIVE,
+    Format(
+        "transformers",
+        r"(timesformer\.)?encoder\.layer\.\d+\.",
+        {_DIVIDED: _TRANSFORMERS, _JOINT: _TRANSFORMERS, _SPACE: _TRANSFORMERS},
+    ),
+    Format(
+        "mmaction2",
+        r"backbone\.transformer_layers\.",
+        {_DIVIDED: _MMACTION2_DIVIDED, _JOINT: _MMACTION2_SINGLE, _SPACE: _MMACTION2_SINGLE},
+    ),
+    Format(
+        "the authors'",
+        r"model\.blocks\.\d+\.(temporal_)?attn\.|blocks\.\d+\.temporal_|time_embed$",
+        {_DIVIDED: _AUTHORS, _JOINT: _AUTHORS, _SPACE: _AUTHORS_SPACE_ONLY},
+    ),
+    IMAGE_VIT,
+)
+
+
+def find_format(keys: Iterable[str]) -> Format | None:
+    """The format of an unwrapped state dict with these keys; None if it is of none that is known."""
+    keys = list(keys)
+    return next((form for form in FORMATS if any(re.match(form.marker, key) for key in keys)), None)
 
 
 def detect(state_dict: Mapping[str, torch.Tensor]) -> Format:
-    """The format of an unwrapped state dict (see `peel`), told by its keys.
+    """The format of an unwrapped state dict (see `unwrap`), told by its keys.
 
     Raises:
         CheckpointError: no known format has such keys.
     """
-    for candidate in FORMATS:
-        if candidate.matches(state_dict):
-            return candidate
-    known = ", ".join(dict.fromkeys(candidate.name for candidate in FORMATS))
+    if form := find_format(state_dict):
+        return form
     raise CheckpointError(
-        f"no known format has these {len(state_dict)} keys: {some_keys(list(state_dict))}. Expected one of: {known}. "
+        f"no known format has these {len(state_dict)} keys: {some_keys(list(state_dict))}. Expected one of: "
+        f"{', '.join(form.name for form in FORMATS)}. "
         "Rename the keys to one of these formats, or pass the part of the file that holds the model"
     )
-
-
-def is_native(state_dict: Mapping[str, Any]) -> bool:
-    """Whether these are the native keys of some mode, unwrapped."""
-    return any(form.name == "native" and form.matches(state_dict) for form in FORMATS)
 
 
 def from_native(
@@ -225,46 +260,11 @@ def from_native(
         CheckpointError: that project has no such mode, or a key has no counterpart there.
     """
     mode = AttentionMode(mode)
-    for candidate in FORMATS:
-        if candidate.name == name and candidate.mode is mode:
-            return candidate.from_native(state_dict)
-    known = ", ".join(f"{form.name} {form.mode.value}" for form in FORMATS)
-    raise CheckpointError(f"there is no {name} format for {mode.value} attention; there is: {known}")
-
-
-# What training scripts wrap a state dict in; averaged weights first, as timm does.
-_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "model_state", "model_state_dict", "state_dict",
-             "model", "module")  # fmt: skip
-_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and the like; torch.compile
-_COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
-
-
-def peel(checkpoint: Any) -> dict[str, torch.Tensor]:
-    """Unwrap a checkpoint down to its state dict, whatever the training script wrapped it in.
-
-    Takes off, in any nesting, dict entries (`model`, `state_dict`, `model_state`, EMA variants, which come first
-    as in timm) and key prefixes (`module.`, `_orig_mod.`, and a `model.` that does not belong to the format).
-
-    Raises:
-        CheckpointError: what is inside is not a dict of tensors.
-    """
-    while isinstance(checkpoint, Mapping):
-        inner = [checkpoint[name] for name in _WRAPPERS if isinstance(checkpoint.get(name), Mapping)]
-        if not inner:
-            break
-        checkpoint = inner[0]
-    if not isinstance(checkpoint, Mapping) or not checkpoint:
-        found = "an empty dict" if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise CheckpointError(f"a checkpoint is a dict of tensors, possibly wrapped in {_WRAPPERS}; got {found}")
-    state_dict = {str(key): value for key, value in checkpoint.items() if key not in _COUNTERS}
-    others = [f"{key} ({type(value).__name__})" for key, value in state_dict.items() if not torch.is_tensor(value)]
-    if others:
-        raise CheckpointError(f"a state dict has tensors only; got also {some_keys(others)}")
-    while any(stripped := [prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state_dict)]):
-        state_dict = {key.removeprefix(stripped[0]): value for key, value in state_dict.items()}
-    if all(key.startswith("model.") for key in state_dict) and not any(f.matches(state_dict) for f in FORMATS):
-        return peel({key.removeprefix("model."): value for key, value in state_dict.items()})
-    return state_dict
+    for form in FORMATS:
+        if form.name == name and mode in form.tables:
+            return form.from_native(state_dict, mode)
+    known = ", ".join(f"{form.name} {mode}" for form in FORMATS for mode in form.tables)
+    raise CheckpointError(f"there is no {name} format for {mode} attention; there is: {known}")
 
 
 def some_keys(keys: list[str], most: int = 5) -> str:

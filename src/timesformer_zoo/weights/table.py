@@ -13,27 +13,26 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.labels import label_set
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "timm_config"]
+__all__ = ["CHECKPOINTS", "PAPER", "Checkpoint", "timm_config"]
 
 PAPER = "arXiv:2102.05095"
-MMACTION2 = "https://download.openmmlab.com/mmaction/v1.0/recognition/timesformer"
-IMAGE_VIT = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"  # what the authors' code starts from
+ASSETS = files("timesformer_zoo") / "assets"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """One set of weights of one model."""
 
     source: dict[str, str]  # timm's field and its value: hf_hub_id, url or file; empty: no weights exist
     license: str
     description: str
-    origin: str  # page of the publisher
-    num_classes: int
-    labels: str | None  # a file of labels/, or None where the head is new
+    origin: str = ""  # page of the publisher, where it is not the repository's
     num_frames: int
     img_size: int
+    num_params: int
+    labels: str | None = None  # a file of assets/labels/, or None where the head is new
     clip: dict[str, Any] = field(default_factory=dict)  # how clips are sampled: fields of ClipSpec
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
@@ -42,157 +41,136 @@ class Checkpoint:
     bgr: bool = False  # trained on BGR frames; reversed on load, so that the model takes RGB
     image: bool = False  # an image ViT, inflated: no video was seen, and the head is new
 
-
-@dataclass(frozen=True)
-class Variant:
-    """One of the paper's three models."""
-
-    num_frames: int
-    img_size: int
-    stride: int  # of dense sampling, at 30 frames a second
-    jitter: tuple[int, int] | None  # short side in training, px; None: ClipSpec's own, (256, 320) for 224 px
-    owner: str  # of the Hub repositories
-    hub_name: str
-
-    def clip(self, **changes: Any) -> dict[str, Any]:
-        return {"stride": self.stride, **({"jitter": list(self.jitter)} if self.jitter else {}), **changes}
+    @property
+    def num_classes(self) -> int:
+        """Of the head: one a label; of a new head 400, until another number is asked for."""
+        return len(label_set(self.labels)) if self.labels else 400
 
 
-VARIANTS = {
-    "base": Variant(8, 224, 32, None, "facebook", "base"),
-    "hr": Variant(16, 448, 16, (448, 512), "facebook", "hr"),
-    "l": Variant(96, 224, 4, None, "fcakyon", "large"),  # the authors' L is "long"; its repositories say "large"
+# The paper's three models: every which frame is seen, at 30 a second, and what the short side is scaled to in training
+# where that is not ClipSpec's own. And the small one: a crop beside the centre would see zoom and roll as a pan, too,
+# and a flip would turn left into right.
+BASE: dict[str, Any] = dict(num_frames=8, img_size=224, clip={"stride": 32})
+HR: dict[str, Any] = dict(num_frames=16, img_size=448, clip={"stride": 16, "jitter": [448, 512]})
+L: dict[str, Any] = dict(num_frames=96, img_size=224, clip={"stride": 4})
+TINY: dict[str, Any] = dict(num_frames=8, img_size=64, clip={"stride": 4, "crops": 1, "flip": False})
+
+# SSv2: a frame of each segment of the whole video; left and right are part of the labels.
+UNIFORM: dict[str, Any] = {"sampling": "uniform", "flip": False}
+
+HALF: dict[str, Any] = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+AUTHORS: dict[str, Any] = dict(license="cc-by-nc-4.0", description="The authors' divided space-time model.")
+MMACTION2: dict[str, Any] = dict(
+    license="apache-2.0",
+    description="mmaction2's own training on Kinetics-400.",
+    origin="https://github.com/open-mmlab/mmaction2/tree/main/configs/recognition/timesformer",
+    **HALF,
+)
+OPENMMLAB = "https://download.openmmlab.com/mmaction/v1.0/recognition/timesformer"
+IMAGE_VIT: dict[str, Any] = dict(
+    source={"hf_hub_id": "timm/vit_base_patch16_224.orig_in21k_ft_in1k"},  # what the authors' code starts from
+    license="apache-2.0",
+    description="Not a video model yet: ViT-B/16 of ImageNet-21k, inflated as the paper does, with a new head.",
+    image=True,
+    **HALF,
+)
+UNTRAINED: dict[str, Any] = dict(
+    source={}, license="apache-2.0", description="A small model for tests and laptops; no weights."
+)
+
+# fmt: off
+CHECKPOINTS: dict[str, Checkpoint] = {
+    "timesformer_base_divided.k400": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-base-finetuned-k400"},
+        **BASE, num_params=121_566_352, labels="kinetics400", top1=77.9, top5=93.2,
+    ),
+    "timesformer_base_divided.k600": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-base-finetuned-k600"},
+        **BASE, num_params=121_720_152, labels="kinetics600", top1=79.1, top5=94.4,
+    ),
+    "timesformer_base_divided.ssv2": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-base-finetuned-ssv2"}, bgr=True,
+        num_frames=8, img_size=224, clip=UNIFORM,
+        num_params=121_392_558, labels="something_something_v2", top1=59.1, top5=85.6,
+    ),
+    "timesformer_hr_divided.k400": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-hr-finetuned-k400"},
+        **HR, num_params=122_024_080, labels="kinetics400", top1=79.6, top5=94.0,
+    ),
+    "timesformer_hr_divided.k600": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-hr-finetuned-k600"},
+        **HR, num_params=122_177_880, labels="kinetics600", top1=81.8, top5=95.8,
+    ),
+    "timesformer_hr_divided.ssv2": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "facebook/timesformer-hr-finetuned-ssv2"}, bgr=True,
+        num_frames=16, img_size=448, clip={**UNIFORM, "jitter": [448, 512]},
+        num_params=121_850_286, labels="something_something_v2", top1=61.8, top5=86.9,
+    ),
+    "timesformer_l_divided.k400": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "fcakyon/timesformer-large-finetuned-k400"},
+        **L, num_params=121_633_936, labels="kinetics400", top1=80.6, top5=94.7,
+    ),
+    "timesformer_l_divided.k600": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "fcakyon/timesformer-large-finetuned-k600"},
+        **L, num_params=121_787_736, labels="kinetics600", top1=82.2, top5=95.6,
+    ),
+    "timesformer_l_divided.ssv2": Checkpoint(
+        **AUTHORS, source={"hf_hub_id": "fcakyon/timesformer-large-finetuned-ssv2"}, bgr=True,
+        num_frames=64, img_size=224, clip=UNIFORM,
+        num_params=121_435_566, labels="something_something_v2", top1=62.0, top5=87.5,
+    ),
+    "timesformer_base_divided.mmaction2_k400": Checkpoint(
+        **MMACTION2,
+        source={"url": f"{OPENMMLAB}/timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb/"
+                "timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_20220815-a4d0d01f.pth"},
+        **BASE, num_params=121_566_352, labels="kinetics400", top1=77.69, top5=93.45,
+    ),
+    "timesformer_base_joint.mmaction2_k400": Checkpoint(
+        **MMACTION2,
+        source={"url": f"{OPENMMLAB}/timesformer_jointST_8xb8-8x32x1-15e_kinetics400-rgb/"
+                "timesformer_jointST_8xb8-8x32x1-15e_kinetics400-rgb_20220815-8022d1c0.pth"},
+        **BASE, num_params=86_112_400, labels="kinetics400", top1=76.95, top5=93.28,
+    ),
+    "timesformer_base_space_only.mmaction2_k400": Checkpoint(
+        **MMACTION2,
+        source={"url": f"{OPENMMLAB}/timesformer_spaceOnly_8xb8-8x32x1-15e_kinetics400-rgb/"
+                "timesformer_spaceOnly_8xb8-8x32x1-15e_kinetics400-rgb_20220815-78f05367.pth"},
+        **BASE, num_params=86_106_256, labels="kinetics400", top1=76.93, top5=92.88,
+    ),
+    # Not video models yet.
+    "timesformer_base_space_only.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=86_106_256),
+    "timesformer_base_joint.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=86_112_400),
+    "timesformer_base_divided.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=121_566_352),
+    "timesformer_base_local_global.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=121_566_352),
+    "timesformer_base_axial.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=157_020_304),
+    "timesformer_hr_space_only.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=86_557_840),
+    "timesformer_hr_joint.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=86_570_128),
+    "timesformer_hr_divided.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=122_024_080),
+    "timesformer_hr_local_global.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=122_024_080),
+    "timesformer_hr_axial.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=157_478_032),
+    "timesformer_l_space_only.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=86_106_256),
+    "timesformer_l_joint.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=86_179_984),
+    "timesformer_l_divided.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
+    "timesformer_l_local_global.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
+    "timesformer_l_axial.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=157_087_888),
+    "timesformer_tiny_divided.camera_motion": Checkpoint(
+        source={"file": str(ASSETS / "weights" / "timesformer_tiny_divided.camera_motion.safetensors")},
+        license="apache-2.0", origin="examples/train_camera_motion.py",
+        description="Camera motion in nine classes; ships with the package.",
+        **TINY, num_params=1_227_529, labels="camera_motion",
+    ),
+    "timesformer_tiny_space_only.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=945_680),
+    "timesformer_tiny_joint.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=946_704),
+    "timesformer_tiny_local_global.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_277_968),
+    "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_609_232),
 }
-
-# (variant, data set): top-1, top-5 of the released weights, and the number of frames where it is not the variant's
-RELEASED: dict[tuple[str, str], tuple[float, float, int | None]] = {
-    ("base", "k400"): (77.9, 93.2, None),
-    ("base", "k600"): (79.1, 94.4, None),
-    ("base", "ssv2"): (59.1, 85.6, None),
-    ("hr", "k400"): (79.6, 94.0, None),
-    ("hr", "k600"): (81.8, 95.8, None),
-    ("hr", "ssv2"): (61.8, 86.9, None),
-    ("l", "k400"): (80.6, 94.7, None),
-    ("l", "k600"): (82.2, 95.6, None),
-    ("l", "ssv2"): (62.0, 87.5, 64),
-}
-
-# data set: classes, labels, sampling, trained on BGR
-DATA_SETS: dict[str, tuple[int, str, dict[str, Any], bool]] = {
-    "k400": (400, "kinetics400", {}, False),
-    "k600": (600, "kinetics600", {}, False),
-    # left and right are part of SSv2's labels: no flip. Frames come from the whole video, one of each segment.
-    "ssv2": (174, "something_something_v2", {"sampling": "uniform", "flip": False}, True),
-}
-
-# mode: top-1, top-5, file
-MMACTION2_K400 = {
-    "divided": (77.69, 93.45, "timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb", "20220815-a4d0d01f"),
-    "joint": (76.95, 93.28, "timesformer_jointST_8xb8-8x32x1-15e_kinetics400-rgb", "20220815-8022d1c0"),
-    "space_only": (76.93, 92.88, "timesformer_spaceOnly_8xb8-8x32x1-15e_kinetics400-rgb", "20220815-78f05367"),
-}
-
-
-def _released(variant: str, data: str) -> Checkpoint:
-    v, (classes, labels, clip, bgr) = VARIANTS[variant], DATA_SETS[data]
-    top1, top5, frames = RELEASED[variant, data]
-    repository = f"{v.owner}/timesformer-{v.hub_name}-finetuned-{data}"
-    return Checkpoint(
-        source={"hf_hub_id": repository},
-        license="cc-by-nc-4.0",
-        description=f"The authors' divided space-time model, fine-tuned on {labels}.",
-        origin=f"https://huggingface.co/{repository}",
-        num_classes=classes,
-        labels=labels,
-        num_frames=frames or v.num_frames,
-        img_size=v.img_size,
-        clip=v.clip(labels=labels, **clip),
-        top1=top1,
-        top5=top5,
-        bgr=bgr,
-    )
-
-
-def _mmaction2(mode: str) -> Checkpoint:
-    top1, top5, name, version = MMACTION2_K400[mode]
-    return Checkpoint(
-        source={"url": f"{MMACTION2}/{name}/{name}_{version}.pth"},
-        license="apache-2.0",
-        description="mmaction2's own training on Kinetics-400.",
-        origin="https://github.com/open-mmlab/mmaction2/tree/main/configs/recognition/timesformer",
-        num_classes=400,
-        labels="kinetics400",
-        num_frames=8,
-        img_size=224,
-        clip=VARIANTS["base"].clip(labels="kinetics400"),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        top1=top1,
-        top5=top5,
-    )
-
-
-def _image_vit(variant: str) -> Checkpoint:
-    v = VARIANTS[variant]
-    return Checkpoint(
-        source={"hf_hub_id": IMAGE_VIT},
-        license="apache-2.0",
-        description="Not a video model yet: ViT-B/16 of ImageNet-21k, inflated as the paper does, with a new head.",
-        origin=f"https://huggingface.co/{IMAGE_VIT}",
-        num_classes=400,
-        labels=None,
-        num_frames=v.num_frames,
-        img_size=v.img_size,
-        clip=v.clip(),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        image=True,
-    )
-
-
-def _tiny(weights: str | None = None, labels: str | None = None) -> Checkpoint:
-    return Checkpoint(
-        source={"file": str(files("timesformer_zoo") / "assets" / "weights" / weights)} if weights else {},
-        license="apache-2.0",
-        description=(
-            "Camera motion in nine classes, trained by examples/train_camera_motion.py; ships with the package."
-            if weights
-            else "A small model for tests and laptops; no weights."
-        ),
-        origin="examples/train_camera_motion.py" if weights else "",
-        num_classes=9 if weights else 400,
-        labels=labels,
-        num_frames=8,
-        img_size=64,
-        # A crop beside the centre sees zoom and roll as a pan too, and a flip turns left into right.
-        clip={"stride": 4, "crops": 1, "flip": False, "labels": labels},
-    )
-
-
-def _checkpoints() -> dict[str, Checkpoint]:
-    table = {}
-    for variant, data in RELEASED:
-        table[f"timesformer_{variant}_divided.{data}"] = _released(variant, data)
-    for mode in MMACTION2_K400:
-        table[f"timesformer_base_{mode}.mmaction2_k400"] = _mmaction2(mode)
-    for variant in VARIANTS:
-        for mode in AttentionMode:
-            table[f"timesformer_{variant}_{mode}.in21k"] = _image_vit(variant)
-    table["timesformer_tiny_divided.camera_motion"] = _tiny(
-        "timesformer_tiny_divided.camera_motion.safetensors", labels="camera_motion"
-    )
-    for mode in AttentionMode:
-        if mode is not AttentionMode.DIVIDED:
-            table[f"timesformer_tiny_{mode}.untrained"] = _tiny()
-    return table
-
-
-CHECKPOINTS: dict[str, Checkpoint] = _checkpoints()
+# fmt: on
 """Model name with tag -> checkpoint. A model's first entry is what `pretrained=True` loads without a tag."""
 
 
 def timm_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """A checkpoint as timm's pretrained config."""
+    repository = checkpoint.source.get("hf_hub_id")
     return dict(
         **checkpoint.source,
         input_size=(3, checkpoint.img_size, checkpoint.img_size),
@@ -206,6 +184,6 @@ def timm_config(checkpoint: Checkpoint) -> dict[str, Any]:
         classifier="head",
         license=checkpoint.license,
         description=checkpoint.description,
-        origin_url=checkpoint.origin or None,
+        origin_url=checkpoint.origin or (f"https://huggingface.co/{repository}" if repository else None),
         paper_ids=PAPER,
     )
