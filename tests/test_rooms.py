@@ -1,0 +1,53 @@
+"""Which room of the package may import which, and who may know a network, a command line, a decoder."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import timesformer_zoo
+
+SOURCE = Path(timesformer_zoo.__file__).parent
+ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
+    "errors": "",
+    "labels": "errors",
+    "model": "",
+    "weights": "errors labels model",
+    "factories": "errors labels model weights",
+    "video": "errors",
+    "data": "errors labels video",
+    "hub": "errors labels model weights factories video",
+    "prediction": "errors labels model weights factories video hub",
+    "explanation": "errors labels model weights factories video hub",
+    "train": "errors labels model weights factories video hub prediction explanation data",
+    "cli": "errors labels model weights factories video hub prediction explanation data train",
+}
+NETWORK = ["hub", "weights/download"]
+ONLY_IN = {"argparse": ["cli"], "decord": ["video/reader"]}
+ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, in functions and for the type checker alone as well."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def test_a_file_imports_from_the_rooms_below_it_alone() -> None:
+    wrong = []
+    for path in SOURCE.rglob("*.py"):
+        file = path.relative_to(SOURCE).with_suffix("").as_posix()
+        room = file.partition("/")[0]
+        for module in imports(path) if file != "__init__" else ():
+            package, _, inner = module.partition(".")
+            if package in ONLY_IN:
+                fits = bool({room, file} & set(ONLY_IN[package]))
+            elif package == "timesformer_zoo" and inner:
+                fits = inner.partition(".")[0] in [room, *ROOMS[room].split()]
+            else:  # the package itself: for its version. "" is a relative import
+                fits = package not in ("timesformer_zoo", "") or file == "cli/main"
+            if not fits:
+                wrong.append(f"{file} imports {module}")
+    assert not wrong
