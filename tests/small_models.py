@@ -6,6 +6,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -16,6 +17,9 @@ from timesformer_zoo import TimeSformer, checkpoint_filter_fn
 DATA = Path(__file__).parent / "data" / "model"
 GOLDEN = sorted(path.stem for path in DATA.glob("*.safetensors"))
 MODES = ["space_only", "joint", "divided", "local_global", "axial"]
+every_mode = pytest.mark.parametrize("mode", MODES)
+# For what does not depend on the mode: one with a class token a clip, and the one with a class token a frame.
+both_kinds = pytest.mark.parametrize("mode", ["divided", "space_only"])
 
 
 def tiny(attention="divided", **changes):
@@ -27,6 +31,11 @@ def tiny(attention="divided", **changes):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return model
+
+
+def clip(batch=2, frames=4, height=32, width=32):
+    """Random clips (B, 3, T, H, W); as they are, for the models of `tiny`."""
+    return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def tiny_vit(**changes):
