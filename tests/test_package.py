@@ -1,43 +1,68 @@
-"""What importing the package does and does not do."""
+"""What importing the package does and does not do, and what its public names are."""
 
+import ast
+import json
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 import timesformer_zoo
+from timesformer_zoo import errors
+
+PROBE = """
+import json, sys, timm
+models, theirs = {n: timm.models.model_entrypoint(n) for n in timm.list_models()}, set(sys.modules)
+import timesformer_zoo
+ours = [n for n in timm.list_models() if n not in models]
+unchanged = all(timm.models.model_entrypoint(n) is f for n, f in models.items())
+print(json.dumps(dict(ours=ours, unchanged=unchanged, modules=sorted(set(sys.modules) - theirs))))
+"""
 
 
-def run(code: str) -> str:
-    """The output of a fresh interpreter."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Any]:
+    """What `import timesformer_zoo` adds in an interpreter that has timm."""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def test_import_is_light() -> None:
-    code = (
-        "import sys, timesformer_zoo;"
-        "heavy = ['decord', 'matplotlib', 'transformers', 'accelerate', 'tensorboard', 'lightning', 'onnx', 'peft'];"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    assert run(code) == "[]"
+def test_import_registers_with_timm_and_leaves_it_as_it_was(fresh: dict[str, Any]) -> None:
+    assert len(fresh["ours"]) == 20
+    assert all(name.startswith("timesformer_") for name in fresh["ours"])
+    assert fresh["unchanged"]
 
 
-def test_import_registers_with_timm() -> None:
-    assert run("import timm; print(len(timm.list_models('timesformer_*')))") == "0"
-    assert run("import timm, timesformer_zoo; print(len(timm.list_models('timesformer_*')))") == "20"
+def test_import_is_light(fresh: dict[str, Any]) -> None:
+    packages = {name.partition(".")[0] for name in fresh["modules"]}
+    heavy = ["accelerate", "decord", "lightning", "matplotlib", "onnx", "peft", "rich", "tensorboard", "transformers"]
+    assert not packages & set(heavy)
+    rooms = {name.split(".")[1] for name in fresh["modules"] if name.startswith("timesformer_zoo.")}
+    assert not rooms & {"cli", "data", "train"}
+    assert {"model", "video", "hub"} <= rooms
 
 
-def test_import_leaves_timm_as_it_was() -> None:
-    code = (
-        "import timm; before = {n: timm.models.model_entrypoint(n) for n in timm.list_models()};"
-        "import timesformer_zoo;"
-        "print(all(timm.models.model_entrypoint(n) is f for n, f in before.items()))"
-    )
-    assert run(code) == "True"
+def imported() -> dict[str, str]:
+    """Name -> module of everything that the package's `__init__` takes from its rooms, for the type checker, too."""
+    tree = ast.parse(Path(timesformer_zoo.__file__).read_text("utf-8"))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {a.name: str(f.module) for f in froms if str(f.module).startswith("timesformer_zoo.") for a in f.names}
 
 
-def test_public_names_exist() -> None:
-    for name in timesformer_zoo.__all__:
-        assert getattr(timesformer_zoo, name) is not None
+def test_public_names_are_all_there_is_and_each_can_be_imported() -> None:
+    names = timesformer_zoo.__all__
+    assert sorted(names) == sorted(imported())
+    for name, module in imported().items():
+        assert getattr(timesformer_zoo, name) is getattr(import_module(module), name)
+        assert name in dir(timesformer_zoo)
+    assert sum(name.startswith("timesformer_") for name in names) == 20
+    assert set(errors.__all__) <= set(names)
+    with pytest.raises(AttributeError, match="no attribute 'finetun'"):
+        timesformer_zoo.finetun  # noqa: B018
 
 
 def test_version_is_the_packages() -> None:
