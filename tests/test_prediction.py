@@ -24,11 +24,6 @@ from timesformer_zoo.prediction import fuse_views, predict, predict_windows
 LABELS = ["run", "jump", "sit", "stand", "fall"]
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("videos") / "video.mp4", frames=60, fps=25)
-
-
 @pytest.fixture
 def model() -> TimeSformer:
     model = tiny(clip={"stride": 4, "clips": 2})

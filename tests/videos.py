@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Collection
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-import torch
 from av.video.frame import PictureType
+
+if TYPE_CHECKING:  # a process that only writes a video starts without torch
+    from torch import Tensor
 
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
@@ -35,20 +38,26 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
     return image
 
 
-def number_of(frame: torch.Tensor) -> int:
+def number_of(frame: "Tensor") -> int:
     """The number in a decoded (H, W, 3) picture."""
     height, width, _ = frame.shape
     return sum(int(frame[height // 2, (2 * bit + 1) * width // 16, 0] > 127) << bit for bit in range(8))
 
 
-def corners_of(frame: torch.Tensor) -> list[str]:
+def numbers_of(frames: "Tensor") -> list[int]:
+    """The numbers in decoded (T, H, W, 3) pictures."""
+    return [number_of(frame) for frame in frames]
+
+
+def corners_of(frame: "Tensor") -> list[str]:
     """The colours of the corners of a decoded picture, in reading order."""
     height, width, _ = frame.shape
     names = []
     for y in (height // 16, height - 1 - height // 16):
         for x in (width // 16, width - 1 - width // 16):
-            pixel = frame[y, x].float()
-            names.append(min(CORNERS, key=lambda name: float((pixel - torch.tensor(CORNERS[name])).abs().sum())))
+            pixel = frame[y, x].tolist()
+            distance = {name: sum(abs(a - b) for a, b in zip(pixel, CORNERS[name], strict=True)) for name in CORNERS}
+            names.append(min(distance, key=distance.__getitem__))
     return names
 
 

@@ -9,15 +9,10 @@ import pytest
 import timm
 import torch
 from small_models import tiny
-from videos import real_video, write_video
+from videos import real_video
 
 from timesformer_zoo import CHECKPOINTS, label_set, predict, predict_windows, save_pretrained, set_labels
 from timesformer_zoo.cli.main import VERBS, main
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("videos") / "video.mp4", frames=30)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from small_models import MODES, equal, tiny
 from timm.models import PretrainedCfg
 from transformers import AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
-from videos import write_video
 
 from timesformer_zoo import TimeSformer, clip_spec, predict, push_to_hf_hub, save_pretrained
 from timesformer_zoo.cli.main import main
@@ -34,11 +33,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     with HubServer() as server:
         server.connect(monkeypatch, tmp_path / "home", token="hf_me")
         yield server
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("videos") / "video.mp4", frames=30)
 
 
 def clip_for(model: TimeSformer) -> torch.Tensor:

@@ -1,0 +1,22 @@
+"""A worker a core for the whole suite, and the video that most tests read."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each worker has a core, not all of them
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """For `-n auto`: files that are named run here, where torch is imported once; None leaves the choice to xdist."""
+    return None if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 numbered frames of 64 × 96 pixels, 25 a second; not to be changed."""
+    from videos import write_video
+
+    return write_video(tmp_path_factory.mktemp("videos") / "video.mp4", frames=60)
