@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from small_models import clip, every_mode, tiny
+from small_models import MODES, clip, every_mode, tiny
 from torch._dynamo.testing import CompileCounterWithBackend
 
 
 def small(mode, **changes):
-    return tiny(mode, img_size=(32, 16), embed_dim=16, **changes)
+    return tiny(mode, embed_dim=16, **changes)
 
 
 @every_mode
@@ -19,7 +19,7 @@ def test_a_training_step_compiles_once_and_whole(mode):
     model = small(mode).train()
     compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=False)
     for _ in range(3):
-        x = torch.randn(2, 3, 4, 32, 16)
+        x = torch.randn(2, 3, 4, 32, 32)
         torch.testing.assert_close(compiled(x), model(x))
     assert counter.frame_count == 1
     compiled(x).sum().backward()
@@ -37,14 +37,14 @@ def test_compile_with_dynamic_batch_and_frames(mode):
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     with torch.no_grad():
         for batch, frames in [(2, 6), (3, 5), (5, 9), (2, 7)]:
-            x = clip(batch, frames, 32, 16)
+            x = clip(batch, frames)
             torch._dynamo.mark_dynamic(x, 0)
             torch._dynamo.mark_dynamic(x, 2)
             torch.testing.assert_close(compiled(x), model(x))
         graphs = 2 if mode == "local_global" else 1  # a stride of 2 cuts odd numbers of frames unequally
         assert counter.frame_count == graphs
         for batch in (3, 2):
-            x = clip(batch, 4, 32, 16)
+            x = clip(batch)
             torch.testing.assert_close(compiled(x), model(x))
         graphs += model.time_embed is not None  # the model's own number of frames needs no resampling
         assert counter.frame_count == graphs
@@ -62,19 +62,24 @@ def test_compile_with_inductor(mode):
 
 def export(model, strict=False):
     shapes = {"x": {0: torch.export.Dim("batch")}}
-    return torch.export.export(model, (clip(2, 4, 32, 16),), dynamic_shapes=shapes, strict=strict)
+    x = clip(2, model.num_frames, *model.img_size)
+    return torch.export.export(model, (x,), dynamic_shapes=shapes, strict=strict)
 
 
-@every_mode
+@pytest.mark.parametrize(
+    ("mode", "sizes"),
+    [*((mode, {}) for mode in MODES), ("local_global", {"img_size": (32, 16), "depth": 1})],
+    ids=[*MODES, "an odd number of columns"],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the exporter's own libraries
-def test_export_and_onnx_with_dynamic_batch(mode, tmp_path):
-    model = small(mode)
+def test_export_and_onnx_with_dynamic_batch(mode, sizes, tmp_path):
+    model = small(mode, **sizes)
     program = export(model)
     torch.onnx.export(program, f=tmp_path / "model.onnx", dynamo=True, verbose=False)
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for size in (1, 2, 7):
-        x = clip(size, 4, 32, 16)
+        x = clip(size, 4, *model.img_size)
         expected = model(x).detach()
         torch.testing.assert_close(program.module()(x), expected)
         (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
@@ -82,8 +87,7 @@ def test_export_and_onnx_with_dynamic_batch(mode, tmp_path):
 
 
 def test_strict_export():
-    model = small("local_global")  # the one whose groups are of unequal number
-    x = clip(5, 4, 32, 16)
+    model, x = small("local_global"), clip(5)
     torch.testing.assert_close(export(model, strict=True).module()(x), model(x))
 
 
