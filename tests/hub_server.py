@@ -6,137 +6,23 @@
         subprocess.run([...], env=hub.env(tmp_path))    # a fresh interpreter: HF_ENDPOINT is read at import
         hub.connect(monkeypatch, tmp_path)              # or this process, until monkeypatch is undone
 
-The protocol, as the client of huggingface_hub 2 relies on it:
-
-- `HEAD /{repo}/resolve/{revision}/{path}` answers X-Repo-Commit, the ETag and the size. A small file's ETag is its git
-  blob id and its bytes come from the same URL. A large (LFS) file answers 302 to a CDN on another host, with its
-  sha256 as X-Linked-Etag and its size as X-Linked-Size; the client must not send its token there. Our CDN is this
-  server under the name `localhost`, while the Hub is `127.0.0.1`.
-- Errors are told apart by X-Error-Code (RepoNotFound, RevisionNotFound, EntryNotFound, GatedRepo) and
-  X-Error-Message. A repository that is missing, or private and somebody else's, answers 401 without a token and 404
-  with one; a gated one shows its file list to all, and answers 401 or 403 for a file.
-- A server error or no answer is retried five times, after 1, 2, 4, 8 and 8 s, but at once given up for a cached file.
-- A download that breaks off is retried after a second with `Range: bytes=N-`, N counting whole chunks of
-  `constants.DOWNLOAD_CHUNK_SIZE` (10 MiB): a file cut earlier than that is asked for again from its start.
-- The client checks a download's size, never its hash.
-- Publishing: `repos/create`, `validate-yaml` (README.md), `preupload` (LFS or regular, file by file), then for LFS
-  files `info/lfs/objects/batch`, a PUT to the storage host without a token, and a verification; last `commit`, one
-  JSON object a line. Only the commit moves the branch: whatever fails before it leaves the revision as it was.
+`hub_repos` is what it holds, `hub_protocol` how it answers.
 """
 
-import base64
-import hashlib
-import io
-import json
 import os
 import re
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import quote, unquote
+from typing import Any
 
 import pytest
+from hub_protocol import Handler, Server
+from hub_repos import Blob, Fault, HubError, Repo, Request
 
-LFS_SUFFIXES = (".bin", ".safetensors", ".pt", ".pth", ".pyth", ".ckpt", ".mp4")  # as a new repository's .gitattributes
-LFS_SIZE = 10 * 2**20  # bytes; a larger file is LFS whatever its name
-CHUNK = 2**16  # bytes a read or a write
-USERS = {"hf_me": "me", "hf_other": "other"}  # token -> user name
-
-
-def is_lfs(path: str, size: int) -> bool:
-    return size > 0 and (path.endswith(LFS_SUFFIXES) or size > LFS_SIZE)
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file's content, held in memory or left on disk; hashed only when asked for, since it can be large."""
-
-    source: bytes | Path
-
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
-
-    @cached_property
-    def size(self) -> int:
-        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
-
-    @cached_property
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        with self.open() as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-    def etag(self, path: str) -> str:
-        if is_lfs(path, self.size):
-            return self.sha256
-        with self.open() as file:
-            return hashlib.sha1(b"blob %d\0" % self.size + file.read()).hexdigest()
-
-
-@dataclass
-class Repo:
-    """A model repository: the files of every commit, and the names (`main`, tags) that point at commits.
-
-    Only its owner, the user named before the slash, reads a private one or the files of a gated one, and writes.
-    """
-
-    id: str
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-
-    def read(self, path: str, revision: str = "main") -> bytes:
-        with self.commits[self.refs.get(revision, revision)][path].open() as file:
-            return file.read()
-
-    def commit(self, files: Mapping[str, bytes | Path | Blob | None] | Path, branch: str = "main") -> str:
-        """Add, replace or (None) delete files on top of `branch`, or add a folder; returns the new commit hash."""
-        if isinstance(files, Path):
-            files = {path.relative_to(files).as_posix(): path for path in files.rglob("*") if path.is_file()}
-        changed = {path: Blob(source) if isinstance(source, bytes | Path) else source for path, source in files.items()}
-        tree = (self.commits[self.refs[branch]] if self.refs else {}) | changed
-        oid = hashlib.sha1(f"{self.id} {len(self.commits)}".encode()).hexdigest()
-        self.commits[oid] = {path: blob for path, blob in tree.items() if blob is not None}
-        self.refs[branch] = oid
-        return oid
-
-
-class HubError(Exception):
-    """An answer other than success, in the form the client reads."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, commit: str | None = None) -> None:
-        self.status, self.message = status, message
-        headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
-        self.headers = {name: value for name, value in headers.items() if value is not None}
-
-
-@dataclass
-class Fault:
-    """What goes wrong, `times` times (math.inf: always), for requests in whose "METHOD /path" `match` is found."""
-
-    match: str  # a regex
-    times: float = 1
-    error: HubError | None = None  # answered, and nothing done
-    cut: int | None = None  # the connection is closed after so many bytes of a file sent, or of an upload received
-    corrupt: tuple[int, int] | None = None  # a file is sent with its bytes [first, end) inverted, its headers right
-
-
-class Request(NamedTuple):
-    """A request as it came in."""
-
-    method: str
-    path: str  # with the query
-    headers: dict[str, str]  # names in lower case
+__all__ = ["Fault", "HubError", "HubServer", "Repo"]
 
 
 class HubServer:
@@ -151,7 +37,7 @@ class HubServer:
         self.lock = threading.Lock()
         self.port = 0  # the first start() takes a free one, later ones the same
         self.folder = tempfile.TemporaryDirectory()
-        self._server: _Server | None = None
+        self._server: Server | None = None
 
     def __enter__(self) -> "HubServer":
         self.start()
@@ -166,7 +52,7 @@ class HubServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self._server = _Server(("127.0.0.1", self.port), _Handler)
+        self._server = Server(("127.0.0.1", self.port), Handler)
         self._server.hub, self.port = self, self._server.server_port
         # The interval (seconds) is how long stop() may have to wait.
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -248,233 +134,3 @@ class HubServer:
         for module in (_http, file_download):
             monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))
         close_session()  # the next request makes a client, which then sees NO_PROXY
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that server_close() waits for the requests being answered
-    request_queue_size = 64
-    hub: HubServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, ConnectionError):  # a client may leave whenever it likes
-            self.hub.errors.append(error)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30  # seconds without a byte
-    server: _Server
-
-    def answer(self) -> None:
-        self.hub, self.close_connection = self.server.hub, True
-        self.line, self.body = f"{self.command} {self.path}", self.chunks()
-        self.hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-        try:
-            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            self.user = USERS.get(token)
-            if token and self.user is None:
-                raise HubError(401, "Invalid credentials in Authorization header")
-            if error := self.hub.fault("error", self.line):
-                raise error
-            for pattern, route in ROUTES:
-                if found := pattern.fullmatch(self.line.partition("?")[0]):
-                    return route(self, **{name: unquote(value or "") for name, value in found.groupdict().items()})
-            raise HubError(404, f"this Hub has no {self.line}")
-        except HubError as error:
-            for _ in self.body:  # closing a socket with unread bytes would reset it, and the client miss the answer
-                pass
-            self.reply({"error": error.message}, error.status, error.headers)
-
-    do_GET = do_HEAD = do_POST = do_PUT = answer
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silence: `requests` is the log."""
-
-    def chunks(self) -> Iterator[bytes]:
-        left = int(self.headers.get("Content-Length", 0))
-        while left and (chunk := self.rfile.read(min(left, CHUNK))):
-            left -= len(chunk)
-            yield chunk
-
-    def asked(self) -> Any:
-        return json.loads(b"".join(self.body))
-
-    def head(self, status: int, headers: Mapping[str, object]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Connection": "close"}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-
-    def reply(self, data: object, status: int = 200, headers: Mapping[str, object] | None = None) -> None:
-        body = json.dumps(data).encode()
-        self.head(status, {"Content-Type": "application/json", "Content-Length": len(body), **(headers or {})})
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def send(self, blob: Blob, headers: Mapping[str, object]) -> None:
-        """Send a file or the range asked for, with the faults that were ordered."""
-        at, end, status = 0, blob.size, 200
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            at, end, status = int(asked[1]), min(int(asked[2] or blob.size) + 1, blob.size), 206
-            headers = {**headers, "Content-Range": f"bytes {at}-{end - 1}/{blob.size}"}
-        self.head(status, {**headers, "Accept-Ranges": "bytes", "Content-Length": end - at})
-        if self.command == "HEAD":
-            return
-        if (cut := self.hub.fault("cut", self.line)) is not None:
-            end = min(end, at + cut)
-        first, last = self.hub.fault("corrupt", self.line) or (0, 0)
-        with blob.open() as file:
-            file.seek(at)
-            while at < end:
-                chunk = bytearray(file.read(min(CHUNK, end - at)))
-                for i in range(max(first - at, 0), min(last - at, len(chunk))):
-                    chunk[i] ^= 0xFF
-                self.wfile.write(chunk)
-                at += len(chunk)
-
-    def find(self, repo_id: str, write: bool = False) -> Repo:
-        repo = self.hub.repos.get(repo_id)
-        if repo is None or (repo.private and not self.owns(repo_id)):
-            raise HubError(404 if self.user else 401, "Repository not found", "RepoNotFound")
-        if write and not self.owns(repo_id):
-            raise HubError(403 if self.user else 401, f"You don't have the rights to write to {repo_id}")
-        return repo
-
-    def owns(self, repo_id: str) -> bool:
-        return self.user == repo_id.partition("/")[0]
-
-    def tree(self, repo: Repo, revision: str) -> tuple[str, dict[str, Blob]]:
-        """The commit hash behind a branch, a tag or a hash, and its files."""
-        commit = repo.refs.get(revision, revision)
-        if commit not in repo.commits:
-            raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return commit, repo.commits[commit]
-
-    # What answers each route. `repo`, `rev` and `path` are the parts of the URL of these names.
-
-    def resolve(self, repo: str, rev: str, path: str) -> None:
-        repository = self.find(repo)
-        if repository.gated and not self.owns(repo):
-            raise HubError(403 if self.user else 401, f"Access to model {repo} is restricted", "GatedRepo")
-        commit, files = self.tree(repository, rev)
-        if path not in files:
-            raise HubError(404, "Entry not found", "EntryNotFound", commit)
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{files[path].etag(path)}"'}
-        if not is_lfs(path, files[path].size):
-            return self.send(files[path], headers)
-        cdn = f"http://localhost:{self.hub.port}/cdn/{repo}/{commit}/{quote(path)}"
-        linked = {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": files[path].size}
-        self.head(302, {**headers, **linked, "Location": cdn, "Content-Length": 0})
-
-    def download(self, repo: str, rev: str, path: str) -> None:
-        self.send(self.hub.repos[repo].commits[rev][path], {})  # a signed URL: nobody asks for a token
-
-    def model(self, repo: str, rev: str) -> None:
-        repository = self.find(repo)
-        commit, files = self.tree(repository, rev or "main")
-        access = {"private": repository.private, "gated": "auto" if repository.gated else False}
-        self.reply({"id": repo, "sha": commit, "siblings": [{"rfilename": path} for path in files], **access})
-
-    def listing(self, repo: str, rev: str) -> None:
-        _, files = self.tree(self.find(repo), rev)
-        entries: list[dict[str, object]] = []
-        for path, blob in files.items():
-            etag, lfs = blob.etag(path), is_lfs(path, blob.size)
-            entry = {"type": "file", "path": path, "size": blob.size, "oid": etag[:40]}
-            entries.append(entry | ({"lfs": {"oid": etag, "size": blob.size, "pointerSize": 134}} if lfs else {}))
-        self.reply([entry for entry in entries if "recursive=true" in self.path or "/" not in str(entry["path"])])
-
-    def whoami(self) -> None:
-        if self.user is None:
-            raise HubError(401, "Invalid username or password.")
-        self.reply({"type": "user", "name": self.user, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
-
-    def create(self) -> None:
-        asked = self.asked()
-        repo_id = f"{asked['organization'] or self.user}/{asked['name']}"
-        if not self.owns(repo_id):
-            raise HubError(403 if self.user else 401, f"You don't have the rights to create {repo_id}")
-        taken = repo_id in self.hub.repos
-        if not taken:
-            self.hub.repo(repo_id, {".gitattributes": b""}, private=asked.get("visibility") == "private")
-        self.reply({"url": f"{self.hub.endpoint}/{repo_id}"}, 409 if taken else 200)
-
-    def validate(self) -> None:
-        bare = not self.asked()["content"].startswith("---\n")
-        self.reply({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}] * bare})
-
-    def preupload(self, repo: str, rev: str) -> None:
-        _, files = self.tree(self.find(repo, write=True), rev)
-        answers = []
-        for asked in self.asked()["files"]:
-            path, mode = asked["path"], "lfs" if is_lfs(asked["path"], asked["size"]) else "regular"
-            oid = files[path].etag(path) if path in files else None  # the client leaves out what has not changed
-            answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        self.reply({"files": answers})
-
-    def batch(self, repo: str) -> None:
-        self.find(repo, write=True)
-        objects = self.asked()["objects"]
-        for one in objects:
-            if one["oid"] not in self.hub.objects:  # what has no actions is there already
-                put = {"href": f"http://localhost:{self.hub.port}/storage/{one['oid']}"}
-                verify = {"href": f"{self.hub.endpoint}/api/models/{repo}/lfs/verify"}
-                one["actions"] = {"upload": put, "verify": verify}
-        self.reply({"transfer": "basic", "objects": objects})
-
-    def store(self, oid: str) -> None:
-        cut, received, digest = self.hub.fault("cut", self.line), 0, hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=self.hub.folder.name, delete=False) as file:
-            for chunk in self.body:
-                received += len(chunk)
-                if cut is not None and received > cut:
-                    return  # without an answer: the connection closes
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != oid:
-            raise HubError(400, f"BadDigest: sha256 {digest.hexdigest()}, announced {oid}")
-        self.hub.objects[oid] = Blob(Path(file.name))
-        self.head(200, {"Content-Length": 0})
-
-    def verify(self, repo: str) -> None:
-        if self.asked()["oid"] not in self.hub.objects:
-            raise HubError(404, "Object does not exist")
-        self.reply({})
-
-    def commit(self, repo: str, rev: str) -> None:
-        repository = self.find(repo, write=True)
-        self.tree(repository, rev)
-        changes: dict[str, bytes | Blob | None] = {}
-        for line in b"".join(self.body).splitlines():
-            key, value = (item := json.loads(line))["key"], item["value"]
-            if key == "file":
-                changes[value["path"]] = base64.b64decode(value["content"])
-            elif key == "lfsFile":
-                if value["oid"] not in self.hub.objects:
-                    raise HubError(400, f"LFS object {value['oid']} of {value['path']} was never uploaded")
-                changes[value["path"]] = self.hub.objects[value["oid"]]
-            elif key == "deletedFile":
-                changes[value["path"]] = None
-        with self.hub.lock:
-            oid = repository.commit(changes, rev)
-        self.reply({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.endpoint}/{repo}/commit/{oid}"})
-
-
-# The "METHOD /path" of a request, without a query and with its parts quoted, and what answers it.
-_REPO, _REV, _PATH = "(?P<repo>[^/]+/[^/]+)", "(?P<rev>[^/]+)", "(?P<path>.+)"
-_ROUTES: dict[str, Callable[..., None]] = {
-    f"(?:GET|HEAD) /{_REPO}/resolve/{_REV}/{_PATH}": _Handler.resolve,
-    f"(?:GET|HEAD) /cdn/{_REPO}/{_REV}/{_PATH}": _Handler.download,
-    f"GET /api/models/{_REPO}(?:/revision/{_REV})?": _Handler.model,
-    f"GET /api/models/{_REPO}/tree/{_REV}": _Handler.listing,
-    "GET /api/whoami-v2": _Handler.whoami,
-    "POST /api/repos/create": _Handler.create,
-    "POST /api/validate-yaml": _Handler.validate,
-    f"POST /api/models/{_REPO}/preupload/{_REV}": _Handler.preupload,
-    rf"POST /{_REPO}\.git/info/lfs/objects/batch": _Handler.batch,
-    "PUT /storage/(?P<oid>[0-9a-f]{64})": _Handler.store,
-    f"POST /api/models/{_REPO}/lfs/verify": _Handler.verify,
-    f"POST /api/models/{_REPO}/commit/{_REV}": _Handler.commit,
-}
-ROUTES = [(re.compile(pattern), answer) for pattern, answer in _ROUTES.items()]
