@@ -22,7 +22,10 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "cli": "errors labels model weights factories video hub prediction explanation data train",
 }
 NETWORK = ["hub", "weights/download"]
-ONLY_IN = {"argparse": ["cli"], "decord": ["video/reader"]}
+ONLY_IN = {
+    "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
+    "decord": ["video/reader"],
+}
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 
 
