@@ -122,16 +122,18 @@ def test_a_spec_without_a_frame_rate_takes_the_videos(own: float | None) -> None
     assert frame_indices(spec, 100, 60) == frame_indices(spec, 100, 7) == [0, 5, 10, 15]
 
 
-@pytest.mark.parametrize("sampling", ["dense", "uniform"])
 @pytest.mark.parametrize("total", [1, 2, 5])
 @pytest.mark.parametrize("training", [False, True])
-def test_short_videos(sampling: str, total: int, training: bool) -> None:
-    got = frame_indices(ClipSpec(sampling=sampling), total, 25.0, training=training)
-    assert len(got) == 8
-    assert got == sorted(got)
-    assert min(got) >= 0
-    assert max(got) == total - 1 or sampling == "uniform"
-    assert max(got) < total
+def test_short_videos_repeat_their_last_frame(total: int, training: bool) -> None:
+    spec = ClipSpec(num_frames=8, stride=1, fps=None)
+    assert frame_indices(spec, total, 25.0, training=training) == [*range(total), *[total - 1] * (8 - total)]
+
+
+def test_uniform_training_frames_of_a_short_video() -> None:
+    spec, generator = ClipSpec(4, sampling="uniform"), seeded(0)
+    drawn = {tuple(frame_indices(spec, 3, 25.0, training=True, generator=generator)) for _ in range(100)}
+    # Edges 0, 0.5, 1, 1.5, 2, halves to even: 0, 0, 1, 2, 2.
+    assert drawn == {(0, second, third, 2) for second in (0, 1) for third in (1, 2)}
 
 
 @pytest.mark.parametrize(
