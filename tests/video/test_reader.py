@@ -37,6 +37,8 @@ def test_frames_are_the_ones_asked_for(name: str, tmp_path: Path) -> None:
     for indices in ([5, 14, 23, 24, 37], [0, 39], [11, 12, 13], [30], [7], list(range(40))):
         assert numbers_of(video.frames(indices)) == indices
     assert numbers_of(Video(video.path).frames([26])) == [26]
+    for _ in range(3):  # with one thread, as in a DataLoader's workers, decord has other habits than with several
+        assert numbers_of(Video(video.path, num_threads=1).frames([5, 24, 37, 39])) == [5, 24, 37, 39]
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "open_gop.mp4"])

@@ -79,6 +79,8 @@ def _read_container(file: BinaryIO, head: bytes, size: int) -> tuple[int, Contai
         boxes = list(_boxes(file, 0, size))
         stated = max((end for kind, _, end in boxes if kind in (b"moov", b"mdat", b"moof")), default=0)
         return stated, _mp4_timeline(file, boxes) if stated <= size else Container()
+    if head[:4] == b"\0\0\1\xba":  # MPEG program stream: not every frame has a time
+        return 0, Container(timed=False)
     return 0, Container()
 
 

@@ -65,7 +65,7 @@ class Video:
         self.fps: float | None = fps if 0 < fps < math.inf else None
         self.num_frames = len(self._reader)
         keys = [int(k) for k in self._reader.get_key_indices()]
-        # Frames not to skip over on a walk. decord skips by the time of a frame, which AVI doesn't store.
+        # Frames not to skip over on a walk: all, where a file has no time for each, by which decord skips.
         self._stops: Sequence[int] = keys if container.timed else range(self.num_frames)
         self._seekable = False
         seekable = container.in_order
