@@ -31,7 +31,6 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
     ("script", "row", "options", "filled"),
     [
         (forward, "hr divided 16x448", [], "all"),
-        (forward, "base space_only 8x224", [], "all"),
         (growth, "16 frames of 224 px", [], "all"),
         (training, "base 8x224, ours checkpointed", [], "all"),
         (training, "base axial 8x224, without checkpointing", [], "first"),

@@ -26,11 +26,12 @@ def test_examples_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+TRAINED = [name for name in CHECKPOINTS if not name.endswith((".in21k", ".untrained"))]  # these are listed by a pattern
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_checkpoint_is_listed(name: str) -> None:
     model, tag = name.split(".")
-    if tag in ("in21k", "untrained"):
-        return  # listed by a pattern
     row = next(line for line in README.splitlines() if line.startswith(f"| `{model}`"))
     assert f"`.{tag}`" in row
     entry = CHECKPOINTS[name]
