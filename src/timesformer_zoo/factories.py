@@ -17,7 +17,7 @@ from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.weights.download import published_weights
-from timesformer_zoo.weights.fit import checkpoint_filter_fn
+from timesformer_zoo.weights.fit import checkpoint_filter_fn, fill
 from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint, timm_config
 
 __all__ = ["ARCHITECTURES", "architecture_of", "bind_checkpoint", "checkpoint_of", "weights_loaded"]
@@ -101,7 +101,7 @@ def _create_timesformer(
         model.bgr, model.pretrained_model_args = bool(bgr), saved_args
         if weights is not None:
             new_head = model.num_classes != config.get("num_classes")
-            model.load_state_dict(checkpoint_filter_fn(weights, model, new_head=new_head))
+            fill(model, checkpoint_filter_fn(weights, model, new_head=new_head))
         return model
 
     model: TimeSformer = build_model_with_cfg(

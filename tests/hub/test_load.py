@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
 import torch
-from hub_server import HubServer
+from hub_server import Fault, HubServer
 from small_models import equal, tiny
 from transformers import TimesformerConfig, TimesformerForVideoClassification, VideoMAEImageProcessor, ViTConfig
 
@@ -166,11 +167,35 @@ def test_a_folder_of_ours_by_its_path(form: str, tmp_path: Path) -> None:
     assert not again.training
 
 
-def test_a_damaged_folder_names_the_file(tmp_path: Path) -> None:
+def by_timm(name: str) -> torch.nn.Module:
+    return timm.create_model(name, pretrained=True)
+
+
+@pytest.mark.parametrize("load", [load_model, by_timm])
+def test_a_damaged_folder_names_the_file(load, tmp_path: Path) -> None:
     save_pretrained(tiny(), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 1000)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .*download it again"):
+        load(f"local-dir:{tmp_path}")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"a folder of weights has one of .*README\.md"):
+        load(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("load", [load_model, by_timm])
+def test_a_repository_of_ours_and_what_goes_wrong_with_it(load, hub: HubServer, tmp_path: Path) -> None:
+    model = tiny("axial")
+    repo = hub.repo("me/mine", save_pretrained(model, tmp_path / "mine"))
+    hub.faults.append(Fault("GET .*safetensors", corrupt=(5000, 5008)))
+    with pytest.raises(DownloadError, match=r"damaged on its way .* it has been removed: load again"):
+        load("hf-hub:me/mine")
+    assert equal(load("hf-hub:me/mine").state_dict(), model.state_dict())
+    repo.commit({"model.safetensors": b"\0" * 1000})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .*To download it again, delete"):
+        load("hf-hub:me/mine")
+    repo.commit({"model.safetensors": None})
+    with pytest.raises(DownloadError, match=r"The weights of timesformer_\w+ could not be had from me/mine .HTTP 404"):
+        load("hf-hub:me/mine")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from small_models import equal
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from timesformer_zoo import CheckpointError, DownloadError, label_set, model_labels
-from timesformer_zoo.weights.formats import from_native
 
 NAME = "timesformer_base_divided"
 ID = "facebook/timesformer-base-finetuned-k400"
@@ -150,6 +147,15 @@ def test_weights_and_labels(kinds: str, hub: HubServer, theirs: TimesformerForVi
 
 def test_the_cache_is_enough_when_the_server_is_gone(hub: HubServer, repo: Repo) -> None:
     first = create()
+    hub.stop()
+    assert equal(create().state_dict(), first.state_dict())
+
+
+def test_a_cache_that_does_not_know_what_is_not_there_is_enough_too(hub: HubServer, repo: Repo, home: Path) -> None:
+    """Filled by somebody who asked for the .bin alone: whether the repository has safetensors is nowhere written."""
+    first = create()
+    (absent,) = home.rglob(".no_exist/*/model.safetensors")
+    absent.unlink()
     hub.stop()
     assert equal(create().state_dict(), first.state_dict())
 
@@ -318,87 +324,3 @@ def test_a_local_file_that_is_not_there_or_is_none(tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(CheckpointError, match=r"mine\.safetensors: "):
         create(pretrained_cfg_overlay=dict(file=str(tmp_path / "mine.safetensors")))
-
-
-# ---- a plain server: mmaction2's files ----
-
-
-class _Files:
-    """A server of plain files; a path in `short` is sent with its second half missing."""
-
-    def __init__(self) -> None:
-        self.content: dict[str, bytes] = {}
-        self.short: set[str] = set()
-        content, short = self.content, self.short
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = content.get(self.path)
-                self.send_response(200 if body else 404)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                self.wfile.write((body or b"")[: len(body or b"") // (2 if self.path in short else 1)])
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[_Files]:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = _Files()
-    yield server
-    server.stop()
-
-
-def mmaction2(plain: _Files, tmp_path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """A small model, published as mmaction2 does it; and what loads it."""
-    model = timm.create_model("timesformer_base_joint.mmaction2_k400", **SMALL)
-    weights = from_native(model.state_dict(), "mmaction2", model.attention)
-    torch.save({"meta": {"epoch": 15}, "state_dict": weights}, tmp_path / "file.pth")
-    plain.content["/timesformer_jointST-8022d1c0.pth"] = (tmp_path / "file.pth").read_bytes()
-    overlay = dict(url=f"{plain.url}/timesformer_jointST-8022d1c0.pth")
-    return model, dict(SMALL, pretrained=True, pretrained_cfg_overlay=overlay)
-
-
-def test_a_plain_file_is_downloaded_once(plain: _Files, tmp_path: Path) -> None:
-    source, options = mmaction2(plain, tmp_path)
-    model = timm.create_model("timesformer_base_joint.mmaction2_k400", **options)
-    assert equal(model.state_dict(), source.state_dict())
-    assert model_labels(model) == label_set("kinetics400")
-    assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
-    plain.content.clear()
-    again = timm.create_model("timesformer_base_joint.mmaction2_k400", **options)
-    assert equal(again.state_dict(), source.state_dict())
-
-
-def test_a_plain_file_that_is_not_there(plain: _Files, tmp_path: Path) -> None:
-    _, options = mmaction2(plain, tmp_path)
-    plain.content.clear()
-    with pytest.raises(DownloadError) as caught:
-        timm.create_model("timesformer_base_joint.mmaction2_k400", **options)
-    for part in ("timesformer_base_joint.mmaction2_k400", plain.url, "HTTP 404", str(tmp_path / "torch")):
-        assert part in str(caught.value)
-
-
-def test_a_plain_file_cut_short_is_named(plain: _Files, tmp_path: Path) -> None:
-    source, options = mmaction2(plain, tmp_path)
-    plain.short.update(plain.content)
-    with pytest.raises((CheckpointError, DownloadError)) as caught:
-        timm.create_model("timesformer_base_joint.mmaction2_k400", **options)
-    if isinstance(caught.value, CheckpointError):
-        (file,) = (tmp_path / "torch").rglob("*.pth")
-        assert f"delete {file}" in str(caught.value)
-        file.unlink()
-    plain.short.clear()
-    model = timm.create_model("timesformer_base_joint.mmaction2_k400", **options)
-    assert equal(model.state_dict(), source.state_dict())

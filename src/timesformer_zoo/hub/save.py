@@ -58,7 +58,7 @@ def save_pretrained(
     Args:
         model: neither fused nor wrapped.
         folder: made if it does not exist; files of these names in it are replaced.
-        labels: names of the classes, see `classes.label_names`; None: those bound to the model's head, if any.
+        labels: names of the classes, see `labels.label_names`; None: those bound to the model's head, if any.
         metrics: what was measured ("accuracy" …) -> value, for the card.
         training_data: what it was trained on, in words, for the card.
         eval_data: what the metrics were measured on.

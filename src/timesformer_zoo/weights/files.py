@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -89,8 +89,9 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # timm's training script keeps its arguments, plain values, in a Namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+        # timm's training script keeps its arguments beside the weights, plain values in a namespace.
+        plain: list[Any] = [(SimpleNamespace, "argparse.Namespace")]
+        with torch.serialization.safe_globals(plain), path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Of torch's message, which advises to switch safety off, the line that names the object.

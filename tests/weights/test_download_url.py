@@ -1,0 +1,126 @@
+"""`pretrained=True` from a plain server, as mmaction2's files lie on one."""
+
+import hashlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import timm
+import torch
+from small_models import equal
+
+from timesformer_zoo import CheckpointError, DownloadError, label_set, model_labels
+from timesformer_zoo.weights.formats import from_native
+
+NAME = "timesformer_base_joint.mmaction2_k400"
+SMALL = dict(img_size=32, embed_dim=32, depth=2, num_heads=2)
+
+
+class _Files:
+    """A server of plain files; a path in `short` is sent with its second half missing."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.short: set[str] = set()
+        content, short = self.content, self.short
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = content.get(self.path)
+                self.send_response(200 if body else 404)
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
+                self.wfile.write((body or b"")[: len(body or b"") // (2 if self.path in short else 1)])
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[_Files]:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = _Files()
+    yield server
+    server.stop()
+
+
+Published = tuple[torch.nn.Module, dict[str, Any]]
+
+
+def published(plain: _Files, tmp_path: Path, ending: str | None = None) -> Published:
+    """A small model, published as mmaction2 does it, with the start of its sha256 in its name; and what loads it."""
+    model = timm.create_model(NAME, **SMALL)
+    weights = from_native(model.state_dict(), "mmaction2", model.attention)
+    torch.save({"meta": {"epoch": 15}, "state_dict": weights}, tmp_path / "file.pth")
+    content = (tmp_path / "file.pth").read_bytes()
+    path = f"/timesformer_jointST{ending or '_20220815-' + hashlib.sha256(content).hexdigest()[:8]}.pth"
+    plain.content[path] = content
+    return model, dict(SMALL, pretrained=True, pretrained_cfg_overlay=dict(url=plain.url + path))
+
+
+def test_a_file_is_downloaded_once(plain: _Files, tmp_path: Path) -> None:
+    source, options = published(plain, tmp_path)
+    model = timm.create_model(NAME, **options)
+    assert equal(model.state_dict(), source.state_dict())
+    assert model_labels(model) == label_set("kinetics400")
+    assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    plain.content.clear()
+    assert equal(timm.create_model(NAME, **options).state_dict(), source.state_dict())
+
+
+def test_a_file_that_is_not_there(plain: _Files, tmp_path: Path) -> None:
+    _, options = published(plain, tmp_path)
+    plain.content.clear()
+    with pytest.raises(DownloadError) as caught:
+        timm.create_model(NAME, **options)
+    for part in (NAME, plain.url, "HTTP 404", str(tmp_path / "torch")):
+        assert part in str(caught.value)
+
+
+def test_a_server_that_is_not_there(plain: _Files, tmp_path: Path) -> None:
+    _, options = published(plain, tmp_path)
+    options["pretrained_cfg_overlay"]["url"] = "http://127.0.0.1:9/x.pth"
+    with pytest.raises(DownloadError, match=r"could not be had from http://127.0.0.1:9/x.pth .*Connect and retry"):
+        timm.create_model(NAME, **options)
+
+
+def test_a_file_cut_short_is_told_by_its_hash_and_comes_again(plain: _Files, tmp_path: Path) -> None:
+    source, options = published(plain, tmp_path)
+    plain.short.update(plain.content)
+    with pytest.raises(DownloadError, match=r"damaged on its way .*invalid hash.*load again"):
+        timm.create_model(NAME, **options)
+    assert not list((tmp_path / "torch").rglob("*.pth*"))
+    plain.short.clear()
+    assert equal(timm.create_model(NAME, **options).state_dict(), source.state_dict())
+
+
+@pytest.mark.parametrize("ending", ["-beef", "-20220815"])  # neither is a hash
+def test_a_file_of_no_known_hash_cut_short_is_named(plain: _Files, tmp_path: Path, ending: str) -> None:
+    source, options = published(plain, tmp_path, ending)
+    plain.short.update(plain.content)
+    with pytest.raises(CheckpointError, match=r"damaged or incomplete") as caught:
+        timm.create_model(NAME, **options)
+    (file,) = (tmp_path / "torch").rglob("*.pth")
+    assert f"delete {file}" in str(caught.value)
+    file.unlink()
+    plain.short.clear()
+    assert equal(timm.create_model(NAME, **options).state_dict(), source.state_dict())
+
+
+def test_a_cache_of_ones_own(plain: _Files, tmp_path: Path) -> None:
+    _, options = published(plain, tmp_path)
+    timm.create_model(NAME, cache_dir=tmp_path / "own", **options)
+    assert list((tmp_path / "own").glob("*.pth"))
+    assert not list((tmp_path / "torch").rglob("*.pth"))
