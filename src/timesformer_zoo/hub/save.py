@@ -58,7 +58,8 @@ def save_pretrained(
     Args:
         model: neither fused nor wrapped.
         folder: made if it does not exist; files of these names in it are replaced.
-        labels: names of the classes, see `classes.label_names`; None: those bound to the model's head, if any.
+        labels: the classes' names by index, or index -> name, or the name of a label set; None: those bound to the
+            model's head, if any.
         metrics: what was measured ("accuracy" …) -> value, for the card.
         training_data: what it was trained on, in words, for the card.
         eval_data: what the metrics were measured on.
@@ -99,6 +100,7 @@ def save_pretrained(
         training_data=training_data,
         eval_data=eval_data,
         license=config["pretrained_cfg"].get("license"),
+        inherited=license is None,
         origin=config["pretrained_cfg"].get("origin_url"),
         example=_address(repo_id, video) if video else None,
         transformers=also_transformers,
