@@ -18,6 +18,7 @@ from timesformer_zoo.labels import label_set
 from timesformer_zoo.video.reader import IMAGE_SUFFIXES
 
 __all__ = [
+    "VIDEO_SUFFIXES",
     "DataSet",
     "Place",
     "Request",

@@ -121,7 +121,7 @@ def _summary(model: TimeSformer) -> str:
 
 def _usage(model: TimeSformer, source: str, facts: CardFacts) -> str:
     command, use = "", _FEATURES
-    if model.num_classes and model.global_pool != "frame":  # what `predict` takes
+    if model.num_classes and model.global_pool in ("token", "avg"):  # what `predict` takes
         command, use = f"\ntimesformer-zoo classify video.mp4 --model {source}", _LABELS
     parts = [
         f"```bash\npip install timesformer-zoo{command}\n```",
