@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from timesformer_zoo.model.attention import AttentionMode, Step
+from timesformer_zoo import AttentionMode, Step
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -3,7 +3,7 @@
     python examples/evaluate.py run/model videos/ --out run
     accelerate launch --num_processes 4 examples/evaluate.py timesformer_base_divided.k400 k400/ --data kinetics400
 
-The commands for the published numbers are in examples/README.md.
+The commands for the published numbers are in docs/published_numbers.md.
 """
 
 import sys

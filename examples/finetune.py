@@ -5,7 +5,7 @@
     accelerate launch --config_file fsdp.yaml examples/finetune.py videos/ --out run      # FSDP, several machines
 
 `videos/` has a folder per class. Other data sets, recipes and settings: --help. Run again after an interruption, it
-goes on from the last checkpoint in run/, to the same result.
+goes on from the last training state in run/, to the same result.
 """
 
 import sys

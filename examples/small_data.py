@@ -22,9 +22,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import timesformer_zoo  # noqa: F401  (registers the models)
-from timesformer_zoo import RECIPES, Video, evaluate, finetune, read_videos
-from timesformer_zoo.data.annotations import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from timesformer_zoo import IMAGE_SUFFIXES, RECIPES, VIDEO_SUFFIXES, Video, evaluate, finetune, read_videos
 
 SPEEDS = {"slow": (3.0, 7.0), "medium": (11.0, 19.0), "fast": (28.0, 44.0)}  # pixels, over the whole clip
 FRAMES, SIZE = 8, 72

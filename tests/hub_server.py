@@ -119,7 +119,7 @@ class HubServer:
         values = {
             "ENDPOINT": self.endpoint,
             "HUGGINGFACE_CO_URL_TEMPLATE": self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_URL_HOSTS": constants.HF_URL_HOSTS | {"127.0.0.1"},
+            "HF_URL_HOSTS": getattr(constants, "HF_URL_HOSTS", frozenset()) | {"127.0.0.1"},
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_TOKEN_PATH": str(home / "token"),
@@ -129,7 +129,7 @@ class HubServer:
             "HF_HUB_OFFLINE": False,
         }
         for name, constant in values.items():
-            monkeypatch.setattr(constants, name, constant)
+            monkeypatch.setattr(constants, name, constant, raising=False)  # older clients lack some of them
         monkeypatch.setattr(hf_api.api, "endpoint", self.endpoint)  # behind huggingface_hub.model_info and its like
         for module in (_http, file_download):
             monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))

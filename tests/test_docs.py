@@ -1,21 +1,89 @@
-"""The Python examples of each page of the documentation run, in order, in an empty folder."""
+"""The documentation beside the README: its Python runs, its commands are ones that the program takes, its links lead
+somewhere, and it names nothing that is not public."""
 
+import ast
 import re
+import shlex
+from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-PAGES = [Path(__file__).parents[1] / "examples" / "timm.md"]
+import timesformer_zoo
+from timesformer_zoo.cli.main import VERBS
+from timesformer_zoo.hub.load import check_name
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(ROOT.glob("docs/*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *PAGES]
+SCRIPTS = sorted(ROOT.glob("examples/*.py"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks_of(page: Path) -> list[re.Match[str]]:
+    return list(re.finditer(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the ONNX exporter's libraries
-def test_examples_run(page, tmp_path, monkeypatch):
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     text = page.read_text("utf-8")
-    blocks = list(re.finditer(r"```python\n(.*?)```", text, re.DOTALL))
-    assert blocks
     names: dict[str, object] = {}
-    for block in blocks:
+    for block in blocks_of(page):
         before = text[: block.start(1)].count("\n")  # so that a traceback gives the page's line
         exec(compile("\n" * before + block[1], page, "exec"), names)
+
+
+COMMAND = re.compile(
+    r"(?:timesformer-zoo|(?:accelerate launch|python)[^`\n]* examples/(?:finetune|evaluate)\.py) [^`\n]+"
+)
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Every command in a page, as the program gets it; one with a … in it is a part of one, and left out."""
+    spans = [span for span in COMMAND.findall(page.read_text("utf-8")) if "…" not in span]
+    spans = [re.sub(r"^.* examples/(\w+)\.py", r"timesformer-zoo \1", span) for span in spans]
+    return [shlex.split(span, comments=True)[1:] for span in spans]
+
+
+def test_commands_are_found() -> None:
+    verbs = [command[0] for page in TEXTS for command in commands_of(page)]
+    assert {"list", "evaluate", "finetune", "convert"} <= set(verbs)
+    assert len(verbs) > 12
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
+def test_commands_are_ones_that_the_program_takes(page: Path) -> None:
+    for verb, *words in commands_of(page):
+        parser = ArgumentParser()
+        assert verb in VERBS
+        import_module(f"timesformer_zoo.cli.{verb}").add_arguments(parser)
+        if words in ([], ["--help"]):
+            continue
+        args = parser.parse_intermixed_args(words)
+        if (model := getattr(args, "model", None)) and "/" not in model and model != "mine":
+            check_name(model)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("source", [*TEXTS, *SCRIPTS], ids=name_of)
+def test_what_is_imported_is_public(source: Path) -> None:
+    text = source.read_text("utf-8")
+    code = text if source.suffix == ".py" else "\n".join(block[1] for block in blocks_of(source))
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "timesformer_zoo":
+            if node.module == "timesformer_zoo.cli.main":  # the command itself
+                continue
+            assert node.module == "timesformer_zoo"
+            assert {alias.name for alias in node.names} <= set(timesformer_zoo.__all__)

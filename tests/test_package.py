@@ -4,12 +4,14 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import timesformer_zoo
 from timesformer_zoo import errors
@@ -63,6 +65,38 @@ def test_public_names_are_all_there_is_and_each_can_be_imported() -> None:
     assert set(errors.__all__) <= set(names)
     with pytest.raises(AttributeError, match="no attribute 'finetun'"):
         timesformer_zoo.finetun  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: timesformer_zoo.predict(model, "video.mp4"),
+        lambda model: timesformer_zoo.predict_windows(model, "video.mp4"),
+        lambda model: timesformer_zoo.attention_maps(model, torch.zeros(1, 3, 8, 64, 64)),
+        lambda model: timesformer_zoo.rollout(model, torch.zeros(1, 3, 8, 64, 64)),
+        lambda model: timesformer_zoo.save_pretrained(model, "folder"),
+        lambda model: timesformer_zoo.push_to_hf_hub(model, "me/mine"),
+        lambda model: timesformer_zoo.to_transformers(model),
+        lambda model: timesformer_zoo.init_from_vit(model, "vit_tiny_patch16_224"),
+        lambda model: timesformer_zoo.finetune(model, None, timesformer_zoo.RECIPES["paper"], "folder"),
+    ],
+    ids=[
+        "predict",
+        "predict_windows",
+        "maps",
+        "rollout",
+        "save",
+        "push",
+        "to_transformers",
+        "init_from_vit",
+        "finetune",
+    ],
+)
+def test_what_takes_a_model_says_that_it_takes_no_other(call: Callable[[Any], object]) -> None:
+    """create_model declares an nn.Module, so these take one; a wrapped model is the likely mistake."""
+    wrapped = torch.nn.DataParallel(timesformer_zoo.timesformer_tiny_divided())
+    with pytest.raises(TypeError, match="expected a TimeSformer, got DataParallel; give the model that is inside"):
+        call(wrapped)
 
 
 def test_version_is_the_packages() -> None:

@@ -144,6 +144,7 @@ def test_topk(model: TimeSformer, video: Path, topk: int, count: int) -> None:
         ({}, {"labels": ["a"]}, "Got 1 labels for 5 classes"),
         ({"num_classes": 0}, {}, "no head"),
         ({"global_pool": "frame"}, {}, "for each frame"),
+        ({"global_pool": ""}, {}, "or token"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, arguments, message: str, video: Path) -> None:

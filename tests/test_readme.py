@@ -1,4 +1,5 @@
-"""The README's Python examples run, in order, in an empty folder with one real video, and its tables are true."""
+"""The README's Python examples run in order, in an empty folder with one real video, and have the types that a strict
+user asks for; and its table of models is true."""
 
 import re
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 
 from timesformer_zoo import CHECKPOINTS
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -24,6 +26,16 @@ def test_examples_run(tmp_path: Path) -> None:
     (tmp_path / "readme.py").write_text("\n".join(BLOCKS), "utf-8")
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_examples_pass_a_users_strict_mypy(tmp_path: Path) -> None:
+    """As a user runs it: on their own file, outside this repository, with the package among those installed."""
+    (tmp_path / "readme.py").write_text("\n".join(BLOCKS), "utf-8")
+    # torch's own Tensor.backward has no types. The cache saves reading torch's types every time.
+    options = ["--strict", "--untyped-calls-exclude=torch", f"--cache-dir={ROOT / '.mypy_cache'}"]
+    command = [sys.executable, "-m", "mypy", *options, "readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 TRAINED = [name for name in CHECKPOINTS if not name.endswith((".in21k", ".untrained"))]  # these are listed by a pattern

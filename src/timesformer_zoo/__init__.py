@@ -42,11 +42,11 @@ from timesformer_zoo.hub.convert import convert
 from timesformer_zoo.hub.load import load_from_transformers, load_model
 from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
 from timesformer_zoo.labels import label_set, model_labels, set_labels
-from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import Prediction, Score, predict, predict_windows
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
-from timesformer_zoo.video.reader import FrameFolder, Video, open_video
+from timesformer_zoo.video.reader import IMAGE_SUFFIXES, FrameFolder, Video, open_video
 from timesformer_zoo.video.views import load_views, read_clip
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit
@@ -54,6 +54,7 @@ from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 from timesformer_zoo.weights.transformers import to_transformers
 
 if TYPE_CHECKING:
+    from timesformer_zoo.data.annotations import VIDEO_SUFFIXES
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
@@ -64,8 +65,10 @@ __version__ = "0.1.0"
 __all__ = [
     "CHECKPOINTS",
     "DATASETS",
+    "IMAGE_SUFFIXES",
     "PROTOCOLS",
     "RECIPES",
+    "VIDEO_SUFFIXES",
     "AnnotationError",
     "AttentionMode",
     "Batch",
@@ -82,6 +85,7 @@ __all__ = [
     "Recipe",
     "Sample",
     "Score",
+    "Step",
     "StepSampler",
     "TimeSformer",
     "TimesformerZooError",
@@ -143,6 +147,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "data.annotations": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from timesformer_zoo.model.attention import Cell, Grid, Step
 from timesformer_zoo.model.block import AttentionStep
-from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ __all__ = ["attention_maps", "overlay", "rollout"]
 
 
 @torch.no_grad()
-def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Tensor]:
+def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tensor]:
     """The attention weights of every step of every block.
 
     The rows of a map are queries, its columns keys, in the order: class token if it joins, then the patches of the
@@ -51,7 +52,7 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
 'blocks.1.time': (1, 2, 2, 2, 4, 4), 'blocks.1.space': (1, 4, 2, 5, 5)}
 
     Args:
-        model: in evaluation mode.
+        model: a TimeSformer in evaluation mode.
         clip: (B, C, T, H, W), as for the model.
 
     Returns:
@@ -59,8 +60,10 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
         to 0.2 GB a clip for divided attention and 1.4 GB for joint.
 
     Raises:
+        TypeError: it is no TimeSformer.
         ValueError: in training mode, where dropout would change the weights.
     """
+    model = expect_timesformer(model)
     maps: dict[str, torch.Tensor] = {}
     grid = _grid(model, clip)
     patches = torch.empty(len(clip), *grid, 1, device="meta")
@@ -74,7 +77,7 @@ def attention_maps(model: TimeSformer, clip: torch.Tensor) -> dict[str, torch.Te
 
 
 @torch.no_grad()
-def rollout(model: TimeSformer, clip: torch.Tensor) -> torch.Tensor:
+def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
     """How much each patch of the input reaches what the head sees, by attention alone: attention rollout.
 
     Each step becomes a matrix over all L tokens, ½ (its weights, the mean over heads) + ½ (identity, for the residual),
@@ -90,16 +93,18 @@ def rollout(model: TimeSformer, clip: torch.Tensor) -> torch.Tensor:
     torch.Size([1, 4, 2, 3])
 
     Args:
-        model: in evaluation mode. What its head sees is the class token, or with another global_pool the mean of all
-            patches.
+        model: a TimeSformer in evaluation mode. What its head sees is the class token, or with another global_pool
+            the mean of all patches.
         clip: (B, C, T, H, W), as for the model.
 
     Returns:
         (B, T, h, w), at least 0; together with the class token's own share it sums to 1 over a clip.
 
     Raises:
+        TypeError: it is no TimeSformer.
         ValueError: in training mode, where dropout would change the weights.
     """
+    model = expect_timesformer(model)
     batch, frames = clip.shape[0], clip.shape[2]
     _, h, w = _grid(model, clip)
     alone = model.attention.per_frame  # each frame runs as a clip of its own, and the head sees the mean over frames

@@ -12,6 +12,7 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import FeatureGetterNet
+from torch import nn
 
 from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.embedding import to_pair
@@ -36,7 +37,7 @@ def architecture_of(attention: str) -> str:
     return name if name in ARCHITECTURES else "timesformer_base_divided"
 
 
-def checkpoint_of(model: TimeSformer) -> Checkpoint | None:
+def checkpoint_of(model: nn.Module) -> Checkpoint | None:
     """The table's entry for the weights a model was created with or for; None if it is none of ours."""
     config = getattr(model, "pretrained_cfg", None) or {}
     return CHECKPOINTS.get(f"{config.get('architecture')}.{config.get('tag')}")

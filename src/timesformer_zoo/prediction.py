@@ -18,7 +18,7 @@ from torch import nn
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model
 from timesformer_zoo.labels import Labels, label_names, model_labels
-from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.reader import Video
 from timesformer_zoo.video.views import gather_views, load_views
@@ -56,7 +56,7 @@ class Prediction:
 
 @overload
 def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too; the first overload wins
-    model: TimeSformer | str,
+    model: nn.Module | str,
     path_or_paths: PathLike,
     topk: int = ...,
     clips: int | None = ...,
@@ -69,7 +69,7 @@ def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, t
 
 @overload
 def predict(
-    model: TimeSformer | str,
+    model: nn.Module | str,
     path_or_paths: Iterable[PathLike],
     topk: int = ...,
     clips: int | None = ...,
@@ -82,7 +82,7 @@ def predict(
 
 
 def predict(
-    model: TimeSformer | str,
+    model: nn.Module | str,
     path_or_paths: PathLike | Iterable[PathLike],
     topk: int = 5,
     clips: int | None = None,
@@ -97,9 +97,9 @@ def predict(
         predict("timesformer_tiny_divided.camera_motion", "holiday.mp4").top[0].label
 
     Args:
-        model: runs where its weights are, in inference mode, and is left as it was. A name is loaded by `load_model`,
-            every time: give the model itself to load it once.
-        path_or_paths: a video file, or several.
+        model: a TimeSformer; runs where its weights are, in inference mode, and is left as it was. A name is loaded by
+            `load_model`, every time: give the model itself to load it once.
+        path_or_paths: a video file or a folder of its frames, or several.
         topk: how many classes, the likeliest first; all if there are fewer.
         clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
         labels: names of the classes; None: `model_labels(model)`.
@@ -133,7 +133,7 @@ def predict(
 
 
 def predict_windows(
-    model: TimeSformer | str,
+    model: nn.Module | str,
     path: PathLike,
     topk: int = 5,
     crops: int | None = None,
@@ -248,17 +248,16 @@ def inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _checked(model: TimeSformer | str, topk: int) -> TimeSformer:
+def _checked(model: nn.Module | str, topk: int) -> TimeSformer:
     if topk < 1:
         raise ValueError(f"topk is {topk}, expected a whole number from 1 up")
-    if isinstance(model, str):
-        model = load_model(model)
-    if not isinstance(model, TimeSformer):
-        raise TypeError(f"expected a TimeSformer or its name, got {type(model).__name__}")
+    model = load_model(model) if isinstance(model, str) else expect_timesformer(model)
     if not model.num_classes:
         raise ValueError("the model has no head (num_classes is 0): call reset_classifier, and train it")
-    if model.global_pool == "frame":
-        raise ValueError("the model gives logits for each frame (global_pool is 'frame'), not for a video")
+    if model.global_pool not in ("token", "avg"):
+        raise ValueError(
+            f"the model gives logits for each frame or token (global_pool is {model.global_pool!r}), not for a video"
+        )
     return model
 
 

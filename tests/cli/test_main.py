@@ -116,10 +116,13 @@ def test_every_checkpoint_is_listed(capsys: Output) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, entry in CHECKPOINTS.items():
-        (line,) = [line for line in lines if f" {name} " in line]
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert entry.license in line
         assert ("image ViT, inflated: no video seen" in line) == entry.image
-        assert entry.top1 is None or f" {entry.top1:.1f} " in line
+        assert entry.top1 is None or f" {entry.top1} " in line  # as published, to the last digit
+        assert f" {entry.num_frames} × {entry.img_size} " in line
+        every = "over the whole video" if "sampling" in entry.clip else f"every {entry.clip['stride']}"
+        assert f" {every}" in line
 
 
 def test_a_pattern_is_part_of_a_name_or_has_wildcards(capsys: Output) -> None:

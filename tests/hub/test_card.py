@@ -3,14 +3,16 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
+import torch
 from hub_server import HubServer
 from huggingface_hub import ModelCard
 from small_models import tiny
 
-from timesformer_zoo import predict, push_to_hf_hub, save_pretrained
+from timesformer_zoo import load_views, predict, push_to_hf_hub, save_pretrained
 from timesformer_zoo.cli.main import main
 
 # The client itself passes the bytes of an upload to its HTTP library in a deprecated way.
@@ -85,7 +87,9 @@ def test_licence_and_origin_are_those_of_the_weights_it_started_from(tmp_path: P
         assert card.data.license == "cc-by-nc-4.0"
         assert card.data.base_model == "facebook/timesformer-base-finetuned-k400"
         assert "cc-by-nc-4.0, that of the weights it started from" in card.text
-    assert ModelCard.load(save_pretrained(again, tmp_path, license="mit") / "README.md").data.license == "mit"
+    other = ModelCard.load(save_pretrained(again, tmp_path, license="mit") / "README.md")
+    assert other.data.license == "mit"
+    assert "mit.\n" in other.text  # and not "that of the weights it started from"
 
 
 def test_the_cards_code_runs(
@@ -107,6 +111,37 @@ def test_the_cards_code_runs(
     (command,) = re.findall(r"^timesformer-zoo (classify .*)$", card, flags=re.MULTILINE)
     assert main(command.split()) == 0
     assert capsys.readouterr().out.splitlines()[0] == "video.mp4"
+
+
+@pytest.mark.parametrize("kept", [{"num_classes": 0}, {"global_pool": "frame"}], ids=["no head", "frames"])
+def test_the_card_of_a_model_that_predict_does_not_take_shows_what_it_gives(
+    kept: dict[str, Any], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(**kept).eval()
+    card = ModelCard.load(save_pretrained(model, tmp_path / "mine") / "README.md").text
+    assert "timesformer-zoo classify" not in card
+    (tmp_path / "video.mp4").symlink_to(video)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    with torch.no_grad():
+        assert torch.equal(names["output"], model(load_views(video, model, crops=1)))
+
+
+@pytest.mark.parametrize(
+    ("clip", "said"),
+    [
+        ({"stride": 32}, "every 32nd frame, counted at 30 frames a second\n"),
+        ({"stride": 1, "fps": None}, "every frame\n"),
+        ({"sampling": "uniform", "fuse": "softmax"}, "over the whole video\n"),
+        ({"sampling": "uniform", "fuse": "softmax"}, "fused by the mean of the softmax\n"),
+        ({"bgr": True}, "Pixels: BGR from 0 to 1"),
+    ],
+)
+def test_the_card_says_how_clips_are_made(clip: dict[str, Any], said: str, tmp_path: Path) -> None:
+    card = ModelCard.load(save_pretrained(tiny(clip=clip), tmp_path) / "README.md")
+    assert said in card.text
 
 
 def test_a_card_written_by_hand_is_kept_and_ours_is_renewed(hub: HubServer) -> None:

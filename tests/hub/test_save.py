@@ -158,7 +158,7 @@ def test_what_could_not_be_loaded_again_is_refused(tmp_path: Path) -> None:
     grown.blocks[0].extra = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"does not have \(blocks\.0\.extra"):
         save_pretrained(grown, tmp_path)
-    with pytest.raises(TypeError, match="got DataParallel; save the model that is inside"):
+    with pytest.raises(TypeError, match="got DataParallel; give the model that is inside"):
         save_pretrained(torch.nn.DataParallel(tiny()), tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

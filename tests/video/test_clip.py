@@ -33,6 +33,15 @@ def test_spec_survives_json() -> None:
     assert hash(ClipSpec.from_dict({"size": [96, 96]})) == hash(ClipSpec(size=96))
 
 
+@pytest.mark.parametrize(
+    ("stride", "said"), [(1, "every frame"), (2, "every 2nd frame"), (3, "every 3rd frame"), (4, "every 4th frame"),
+                         (12, "every 12th frame"), (32, "every 32nd frame"), (121, "every 121st frame")]
+)  # fmt: skip
+def test_sampling_in_words(stride: int, said: str) -> None:
+    assert ClipSpec(stride=stride).sampling_in_words == said
+    assert ClipSpec(stride=stride, sampling="uniform").sampling_in_words == "over the whole video"
+
+
 def test_spec_refuses_unknown_fields() -> None:
     with pytest.raises(ValueError, match="no field 'frames', 'rate'; it has num_frames, stride") as caught:
         ClipSpec.from_dict({"frames": 8, "rate": 32, "stride": 4})

@@ -22,7 +22,9 @@ DEFAULT_MODEL = "timesformer_tiny_divided.camera_motion"  # ships with the packa
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Of `timesformer-zoo classify`."""
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="a video file")
+    parser.add_argument(
+        "videos", metavar="VIDEO", nargs="+", help="a video file; without windows also a folder of its frames"
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",

@@ -20,11 +20,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Of `timesformer-zoo evaluate`."""
     parser.add_argument("model", help="a name that `list` shows, hf-hub:OWNER/NAME, or a folder; {fold} is filled in")
     add_data_arguments(parser)
-    parser.add_argument("--split", default="auto", help="default: the first one that is not for training")
-    parser.add_argument("--fold", nargs="+", default=[None], help="several give each one's scores and their mean")
+    parser.add_argument("--split", default="auto", help="default: the first but train")
+    parser.add_argument(
+        "--fold", nargs="+", default=[None], help="default: the first; several give each one's scores and their mean"
+    )
     about = "; ".join(f"{name}: {protocol.about}" for name, protocol in PROTOCOLS.items())
-    parser.add_argument("--protocol", default="model", choices=PROTOCOLS, help=about)
-    parser.add_argument("--batch-size", type=int, default=8, help="views that run at once in each process")
+    parser.add_argument("--protocol", default="model", choices=PROTOCOLS, help=f"default: model; {about}")
+    parser.add_argument("--batch-size", type=int, default=8, help="views that run at once in a process (default: 8)")
     parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
     parser.add_argument("--out", type=Path, help="folder for results.json and confusion.png")
 

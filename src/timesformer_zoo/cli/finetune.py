@@ -24,13 +24,15 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: ArgumentParser) -> None:
     """Of `timesformer-zoo finetune`."""
     add_data_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and checkpoints")
-    parser.add_argument("--fold", help="which way to split the data, where there are several")
-    parser.add_argument("--val", default="auto", help="split to evaluate on after each epoch, or none")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and training states")
+    parser.add_argument("--fold", help="which way to split the data (default: the first, where there are several)")
+    parser.add_argument(
+        "--val", default="auto", help="split to evaluate on after each epoch, or none (default: the first but train)"
+    )
     parser.add_argument(
         "--model",
         default="timesformer_base_divided.k400",
-        help="to start from: a name that `list` shows, hf-hub:OWNER/NAME, or a folder",
+        help="to start from: a name that `list` shows, hf-hub:OWNER/NAME, or a folder (default: %(default)s)",
     )
     parser.add_argument("--scratch", action="store_true", help="do not load weights")
     parser.add_argument("--num-frames", type=int, help="frames of a clip (default: the model's)")
@@ -38,12 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
     )
-    parser.add_argument("--recipe", default="small-data", choices=RECIPES)
+    parser.add_argument("--recipe", default="small-data", choices=RECIPES, help="default: %(default)s")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
     )
     parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
-    parser.add_argument("--save-every", type=int, help="optimizer steps between checkpoints; one after each epoch")
+    parser.add_argument(
+        "--save-every", type=int, help="optimizer steps between training states, besides one after each epoch"
+    )
     parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
     parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
 
@@ -51,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo finetune`: leaves model/, results.json, history.json and checkpoints/ in `args.out`.
 
-    It may run under `accelerate launch`. Run again after an interruption, it goes on from the last checkpoint.
+    It may run under `accelerate launch`. Run again after an interruption, it goes on from the last training state.
     """
     from accelerate import Accelerator
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import timm
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 
 __all__ = ["ListedModel", "add_arguments", "list_models", "run"]
@@ -28,6 +26,7 @@ class ListedModel:
     mode: str
     num_frames: int
     img_size: int
+    sampling: str  # which frames of a video, in words
     parameters: int
     weights: str  # where they come from, in words
     license: str
@@ -60,6 +59,7 @@ def _row(name: str, entry: Checkpoint) -> ListedModel:
         mode=model.attention.value,
         num_frames=entry.num_frames,
         img_size=entry.img_size,
+        sampling=clip_spec(model).sampling_in_words,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=_weights(entry),
         license=entry.license,
@@ -94,23 +94,22 @@ def run(args: Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in ("name", "mode", "input", "params", "weights", "licence", "top-1", "top-5"):
-            numeric = column in ("params", "top-1", "top-5")
-            table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "name")
-        for row in rows:
-            accuracy = ["" if row[name] is None else f"{row[name]:.1f}" for name in ("top1", "top5")]
-            table.add_row(
-                row["name"],
-                row["mode"],
-                f"{row['num_frames']} × {row['img_size']}",
-                f"{row['parameters'] / 1e6:.1f} M",
-                row["weights"],
-                row["license"],
-                *accuracy,
-            )
-        # Into a pipe or a file, rows stay whole: one a line, for grep.
-        Console(width=None if sys.stdout.isatty() else 250).print(table)
+        _print_table(
+            [("name", "frames × px", "sampling", "params", "top-1", "top-5", "licence", "weights"), *map(_cells, rows)]
+        )
     if not rows:
         print(f"timesformer-zoo list: no model's name has {args.pattern!r} in it", file=sys.stderr)
     return 0 if rows else 1
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    scores = ("" if row[name] is None else str(row[name]) for name in ("top1", "top5"))
+    input_size, params = f"{row['num_frames']} × {row['img_size']}", f"{row['parameters'] / 1e6:.1f} M"
+    return (row["name"], input_size, row["sampling"], params, *scores, row["license"], row["weights"])
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """One line a row, whole however narrow the terminal is, so that grep finds all of it."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,6 +1,6 @@
 """How annotation files are read: tables, lists of paths and labels, class names, and where the videos are.
 
-Nothing here knows a data set; `datasets.py` says which of these a data set is made of.
+Nothing here knows a data set; `catalogue.py` says which of these a data set is made of.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from timesformer_zoo.labels import label_set
 from timesformer_zoo.video.reader import IMAGE_SUFFIXES
 
 __all__ = [
+    "VIDEO_SUFFIXES",
     "DataSet",
     "Place",
     "Request",

@@ -25,6 +25,24 @@ CITATION = """\
   year = {2021},
 }"""
 
+# How a model that `predict` takes is used, and any other.
+_LABELS = """\
+import timm
+import timesformer_zoo  # registers the models with timm
+from timesformer_zoo import predict
+
+model = timm.create_model("{source}", pretrained=True)
+for label, probability, _ in predict(model, "video.mp4").top:
+    print(f"{{probability:6.1%}}  {{label}}")"""
+_FEATURES = """\
+import timm
+import timesformer_zoo  # registers the models with timm
+from timesformer_zoo import clip_transform, read_clip
+
+model = timm.create_model("{source}", pretrained=True).eval()
+clip = clip_transform(model)(read_clip("video.mp4", model))  # C T H W
+output = model(clip.unsqueeze(0))"""
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -34,6 +52,7 @@ class CardFacts:
     training_data: str | None = None
     eval_data: str | None = None  # what the metrics were measured on
     license: str | None = None
+    inherited: bool = False  # the licence is that of the weights that the model started from
     origin: str | None = None  # address of the weights that the model started from
     example: str | None = None  # address of a video for the page's widget
     transformers: bool = False  # the repository loads in transformers, too
@@ -50,7 +69,7 @@ def model_card(model: TimeSformer, name: str, source: str, labels: Sequence[str]
         facts: the rest.
     """
     sections = {
-        "Usage": _usage(source, facts),
+        "Usage": _usage(model, source, facts),
         "Model": _model(model, labels, facts),
         "Training data": facts.training_data,
         "Results": _results(facts),
@@ -93,26 +112,20 @@ def _summary(model: TimeSformer) -> str:
     height, width = model.img_size
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     steps = ", then ".join(step.name for step in model.attention.steps)
+    does = f"sorts clips into {model.num_classes} classes" if model.num_classes else "makes features of clips"
     return (
-        f"A TimeSformer of {model.attention.value} attention ({steps}) that classifies clips of "
-        f"{model.num_frames} frames of {height}×{width} pixels "
-        f"into {model.num_classes} classes; {millions:.1f} M parameters."
+        f"A TimeSformer of {model.attention.value} attention ({steps}) that {does}; a clip is "
+        f"{model.num_frames} frames of {height}×{width} pixels. {millions:.1f} M parameters."
     )
 
 
-def _usage(source: str, facts: CardFacts) -> str:
+def _usage(model: TimeSformer, source: str, facts: CardFacts) -> str:
+    command, use = "", _FEATURES
+    if model.num_classes and model.global_pool in ("token", "avg"):  # what `predict` takes
+        command, use = f"\ntimesformer-zoo classify video.mp4 --model {source}", _LABELS
     parts = [
-        f"```bash\npip install timesformer-zoo\ntimesformer-zoo classify video.mp4 --model {source}\n```",
-        f"""\
-```python
-import timm
-import timesformer_zoo  # registers the models with timm
-from timesformer_zoo import predict
-
-model = timm.create_model("{source}", pretrained=True)
-for label, probability, _ in predict(model, "video.mp4").top:
-    print(f"{{probability:6.1%}}  {{label}}")
-```""",
+        f"```bash\npip install timesformer-zoo{command}\n```",
+        f"```python\n{use.format(source=source)}\n```",
     ]
     if facts.transformers:
         place = source.partition(":")[2]
@@ -130,15 +143,12 @@ model = AutoModelForVideoClassification.from_pretrained("{place}")
 
 def _model(model: TimeSformer, labels: Sequence[str] | None, facts: CardFacts) -> str:
     spec = clip_spec(model)
-    rate = f" counted at {spec.fps:g} frames a second" if spec.fps else ""
-    frames = {
-        "dense": f"every {spec.stride}th frame{rate}",
-        "uniform": "one of each of as many equal parts of the whole video",
-    }[spec.sampling]
+    rate = f", counted at {spec.fps:g} frames a second" if spec.fps and spec.sampling == "dense" else ""
+    fused = {"logits": "sum of the logits", "softmax": "mean of the softmax"}[spec.fuse]
     rows = [
-        f"Frames: {spec.num_frames}, {frames}",
-        f"Test views: {spec.clips} along time × {spec.crops} crops, fused by the {spec.fuse}",
-        f"Pixels: RGB from 0 to 1, mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+        f"Frames: {spec.num_frames}, {spec.sampling_in_words}{rate}",
+        f"Test views: {spec.clips} along time × {spec.crops} crops, fused by the {fused}",
+        f"Pixels: {'BGR' if spec.bgr else 'RGB'} from 0 to 1, mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
     ]
     if facts.origin:
         rows.append(f"Started from: {facts.origin}")
@@ -159,7 +169,7 @@ def _results(facts: CardFacts) -> str | None:
 def _licence(facts: CardFacts) -> str | None:
     if facts.license is None:
         return None
-    return f"{facts.license}{', that of the weights it started from' if facts.origin else ''}."
+    return f"{facts.license}{', that of the weights it started from' if facts.inherited else ''}."
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from timesformer_zoo.factories import ARCHITECTURES, architecture_of, weights_loaded
 from timesformer_zoo.hub.card import HUB, MARKER, CardFacts, model_card
 from timesformer_zoo.labels import Labels, known_labels, label_names
-from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.weights.table import PAPER
 from timesformer_zoo.weights.transformers import to_transformers
@@ -35,7 +36,7 @@ _STALE = ["pytorch_model.bin", *_PREPROCESSORS]
 
 
 def save_pretrained(
-    model: TimeSformer,
+    model: nn.Module,
     folder: str | os.PathLike[str],
     *,
     labels: Labels | None = None,
@@ -56,9 +57,10 @@ def save_pretrained(
     weights keep their dtype; a model is created in float32 unless `create_model` gets a `dtype`.
 
     Args:
-        model: neither fused nor wrapped.
+        model: a TimeSformer, neither fused nor wrapped.
         folder: made if it does not exist; files of these names in it are replaced.
-        labels: names of the classes, see `labels.label_names`; None: those bound to the model's head, if any.
+        labels: the classes' names by index, or index -> name, or the name of a label set; None: those bound to the
+            model's head, if any.
         metrics: what was measured ("accuracy" …) -> value, for the card.
         training_data: what it was trained on, in words, for the card.
         eval_data: what the metrics were measured on.
@@ -75,6 +77,7 @@ def save_pretrained(
         ValueError: the model is fused or otherwise not as its arguments would make it; labels do not fit its classes;
             transformers has no such model.
     """
+    model = expect_timesformer(model)
     _check_plain(model)
     names = known_labels(model) if labels is None else label_names(labels, model.num_classes)
     config, weights = _timm_config(model, names, license), model.state_dict()
@@ -99,6 +102,7 @@ def save_pretrained(
         training_data=training_data,
         eval_data=eval_data,
         license=config["pretrained_cfg"].get("license"),
+        inherited=license is None,
         origin=config["pretrained_cfg"].get("origin_url"),
         example=_address(repo_id, video) if video else None,
         transformers=also_transformers,
@@ -110,7 +114,7 @@ def save_pretrained(
 
 
 def push_to_hf_hub(
-    model: TimeSformer,
+    model: nn.Module,
     repo_id: str,
     *,
     labels: Labels | None = None,
@@ -182,11 +186,6 @@ def push_to_hf_hub(
 
 
 def _check_plain(model: TimeSformer) -> None:
-    if not isinstance(model, TimeSformer):
-        raise TypeError(
-            f"expected a TimeSformer, got {type(model).__name__}; save the model that is inside (DDP's `.module`, "
-            "torch.compile's `._orig_mod`, timm's unwrap_model)"
-        )
     with torch.device("meta"):
         plain = TimeSformer(**model.model_args).state_dict()
     own = model.state_dict()

@@ -24,7 +24,7 @@ from timesformer_zoo.model.block import AttentionStep, Block
 from timesformer_zoo.model.embedding import ClipEmbedding, Size
 from timesformer_zoo.model.inference import hooked
 
-__all__ = ["TimeSformer"]
+__all__ = ["TimeSformer", "expect_timesformer"]
 
 Pool = Literal["token", "avg", "frame", ""]
 POOLS = ("token", "avg", "frame", "")
@@ -391,3 +391,17 @@ def init_linear(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def expect_timesformer(model: nn.Module) -> TimeSformer:
+    """The model as what it is: `timm.create_model` says of every model that it is an `nn.Module`.
+
+    Raises:
+        TypeError: it is something else, or something around one.
+    """
+    if not isinstance(model, TimeSformer):
+        raise TypeError(
+            f"expected a TimeSformer, got {type(model).__name__}; give the model that is inside (DDP's `.module`, "
+            "torch.compile's `._orig_mod`, timm's unwrap_model)"
+        )
+    return model

@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.data.videos import VideoList
-from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
@@ -50,7 +50,7 @@ class Finetuned:
 
 
 def finetune(
-    model: TimeSformer,
+    model: nn.Module,
     videos: VideoList,
     recipe: Recipe,
     folder: PathLike,
@@ -65,7 +65,8 @@ def finetune(
     """Train a model on videos; go on where an earlier call with the same `folder` stopped.
 
     Args:
-        model: with as many classes as the videos have, and the recipe's `drop_path` given as its `drop_path_rate`.
+        model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
+            `drop_path_rate`.
         videos: to train on.
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
@@ -79,9 +80,11 @@ def finetune(
     Raises:
         ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
+        TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    if model.num_classes != len(videos.classes) or model.global_pool == "frame":
+    model = expect_timesformer(model)
+    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
         raise ValueError(
             f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
             f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="

@@ -71,6 +71,17 @@ class ClipSpec:
         side = min(self.size)
         return self.jitter if self.jitter is not None else (round(side * 8 / 7), round(side * 10 / 7))
 
+    @property
+    def sampling_in_words(self) -> str:
+        """Which frames a clip is made of, for people: "every 32nd frame", or "over the whole video"."""
+        if self.sampling == "uniform":
+            return "over the whole video"
+        if self.stride == 1:
+            return "every frame"
+        teen = self.stride % 100 in (11, 12, 13)
+        suffix = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(self.stride % 10, "th")
+        return f"every {self.stride}{suffix} frame"
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them (lists, not tuples); `from_dict` reads them back."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

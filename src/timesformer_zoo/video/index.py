@@ -1,6 +1,6 @@
 """What a video file says of itself, read without a decoder: whether it is complete, and when its frames are shown.
 
-decord trusts neither; `video.py` does. Formats: AVI (RIFF), Matroska and WebM (EBML, RFC 8794), MP4 and QuickTime (ISO
+decord trusts neither; `reader.py` does. Formats: AVI (RIFF), Matroska and WebM (EBML, RFC 8794), MP4 and QuickTime (ISO
 14496-12).
 """
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.model.attention import AttentionMode
-from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.weights.check import misfits, refuse_not_finite, refuse_other_kinds, shape_of
 from timesformer_zoo.weights.formats import NATIVE, Format, detect
 from timesformer_zoo.weights.inflate import inflate, refuse_inexpressible
@@ -162,7 +162,7 @@ def flip_input_channels(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tor
     return dict(state_dict) | {PATCHES: weight.flip(1)}
 
 
-def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) -> TimeSformer:
+def init_from_vit(model: nn.Module, vit: str | nn.Module | Mapping[str, Any]) -> TimeSformer:
     """Start a model of any attention mode from one of timm's plain image ViTs with a class token.
 
     Time and space attention are both copied from the ViT's, the projections between steps and the time embedding
@@ -172,7 +172,7 @@ def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) 
         init_from_vit(model, "vit_tiny_patch16_224.augreg_in21k")
 
     Args:
-        model: changed in place.
+        model: a TimeSformer; changed in place.
         vit: a timm name, whose weights timm downloads; a timm `VisionTransformer`; or the state dict of one. Only
             the module shows its number of heads and its activation: a bare state dict is taken at its word.
 
@@ -180,8 +180,10 @@ def init_from_vit(model: TimeSformer, vit: str | nn.Module | Mapping[str, Any]) 
         The same model.
 
     Raises:
+        TypeError: the model is no TimeSformer.
         CheckpointError: the ViT does not fit the model, or has parts TimeSformer cannot express.
     """
+    model = expect_timesformer(model)
     network = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     grid = _check_vit(network, model) if isinstance(network, nn.Module) else None
     weights = unwrap(network.state_dict() if isinstance(network, nn.Module) else network)

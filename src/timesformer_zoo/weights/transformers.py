@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.timesformer import expect_timesformer
 from timesformer_zoo.weights.formats import from_native
-
-if TYPE_CHECKING:
-    from timesformer_zoo.model.timesformer import TimeSformer
 
 __all__ = ["from_transformers_config", "to_transformers"]
 
@@ -36,7 +35,7 @@ _FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 
 
 def to_transformers(
-    model: TimeSformer, labels: Sequence[str] | None = None
+    model: nn.Module, labels: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The model as transformers' TimesformerForVideoClassification has it.
 
@@ -48,15 +47,17 @@ def to_transformers(
     The weights take RGB, also where the checkpoint's once took BGR.
 
     Args:
-        model: in divided or joint attention, square, with the class token as its output.
+        model: a TimeSformer in divided or joint attention, square, with the class token as its output.
         labels: class names by index, for `id2label`.
 
     Returns:
         The config (plain values, for config.json) and the state dict (the model's own tensors, not copies).
 
     Raises:
+        TypeError: it is no TimeSformer.
         ValueError: transformers has no such model, or the labels are not as many as the classes.
     """
+    model = expect_timesformer(model)
     if model.attention not in _ATTENTION_TYPES:
         raise ValueError(
             f"transformers has no model of {model.attention.value} attention that gives one row of logits a clip; "
