@@ -19,7 +19,6 @@ from torch.utils import _python_dispatch
 
 if TYPE_CHECKING:
     from timesformer_zoo.model.attention import Grid
-    from timesformer_zoo.model.block import Block
 
 __all__ = ["Linears", "applies", "block", "chunks", "hooked", "packed_is_faster"]
 
@@ -38,7 +37,7 @@ def hooked(module: nn.Module) -> bool:
     )
 
 
-def applies(block: Block, x: torch.Tensor) -> bool:
+def applies(block: Any, x: torch.Tensor) -> bool:
     """Whether a block may run by `block` below: on a CPU, and nobody records or looks at what is inside.
 
     No gradient, compiler or tracer; no hook that waits for a whole output, be it a module's or a global one as
@@ -56,7 +55,7 @@ def applies(block: Block, x: torch.Tensor) -> bool:
     )
 
 
-def block(block: Block, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
+def block(block: Any, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
     """`Block.forward`: (B, L, D) -> (B, L, D), or (B, 1, D). x stays as it is: whoever holds it may keep it."""
     x = x.clone(memory_format=torch.contiguous_format)
     *steps, last = block.steps.values()
