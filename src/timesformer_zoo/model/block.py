@@ -118,13 +118,15 @@ class AttentionStep(nn.Module):
         Returns:
             (B, G, S, D); where the class token alone asks, (B, G, 1, D).
         """
-        groups = view.flatten(-1 - len(self.step.axes), -2)  # B *numbering S D
+        tokens = view.flatten(-1 - len(self.step.axes), -2)  # B *numbering S D
         if self.step.class_token:
-            first = cls.view(-1, *[1] * (groups.ndim - 2), cls.shape[-1]).expand(*groups.shape[:-2], 1, -1)
-            groups = torch.cat([first, groups], -2)
+            first = cls.view(-1, *[1] * (tokens.ndim - 2), cls.shape[-1]).expand(*tokens.shape[:-2], 1, -1)
+            tokens = torch.cat([first, tokens], -2)
+        count = tokens.shape[1:-2].numel()  # G
         # (B G) S D. Gathered here: the product with a view would be one of many small matrices.
-        tokens = groups.flatten(0, -3).contiguous()
+        tokens = tokens.flatten(0, -3).contiguous()
         q, k, v = linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        del tokens  # freed for attention's output to lie there, else the C library returns memory and asks for it again
         q = q[:, :, :1] if class_only else q  # (B G) H S d
         unfused = self.training and k.shape[2] <= UNFUSED_KEYS.get((k.device.type, k.dtype), 0)
         if self.fused_attn and not unfused:
@@ -132,7 +134,7 @@ class AttentionStep(nn.Module):
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
             weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
             out = self.attn_drop(weights.softmax(-1)) @ v
-        return out.transpose(1, 2).flatten(2).unflatten(0, (-1, groups.shape[1:-2].numel()))
+        return out.transpose(1, 2).flatten(2).unflatten(0, (-1, count))
 
     @torch.no_grad()
     def fuse(self) -> AttentionStep:
