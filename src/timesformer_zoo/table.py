@@ -155,11 +155,11 @@ def _tiny(weights: str | None = None, labels: str | None = None) -> Checkpoint:
         source={"file": str(files("timesformer_zoo") / "weights" / weights)} if weights else {},
         license="apache-2.0",
         description=(
-            "Camera motion in nine classes, trained by examples/train_camera_motion.py; ships with the package."
+            "Camera motion in nine classes, trained by examples/camera_motion/train.py; ships with the package."
             if weights
             else "A small model for tests and laptops; no weights."
         ),
-        origin="examples/train_camera_motion.py" if weights else "",
+        origin="examples/camera_motion/train.py" if weights else "",
         num_classes=9 if weights else 400,
         labels=labels,
         num_frames=8,
