@@ -40,7 +40,7 @@ def bank() -> Bank:
     for t in range(12):
         frames[t, :, 60:72, t : t + 12] = 0  # something passes by
     starts = torch.tensor([[first, 1] for first in range(5)])
-    return make_bank(tiles, 4, frames, starts, torch.zeros(5, dtype=torch.long))
+    return make_bank(tiles, torch.tensor([0, 0, 1, 2]), frames, starts, torch.zeros(5, dtype=torch.long))
 
 
 def measured(clip: Tensor) -> Tensor:

@@ -30,9 +30,10 @@ class Bank:
     tiles: Tensor  # (L, N, 3, W, W) uint8
     small: Tensor  # (N, 3, W / 4, W / 4) uint8, for what moves in front
     pictures: int
+    tile_chances: Tensor  # (pictures,) how often each is to be shown: a picture in proportion to the root of its tiles
     frames: Tensor  # (2, F, 3, V, V) uint8, two levels
     starts: Tensor  # (M, 2): first frame and stride of stretches while the camera rests
-    chances: Tensor  # (M,) how often each is to be shown: a film in proportion to the root of its length
+    chances: Tensor  # (M,) likewise, a film in proportion to the root of its length
 
     @property
     def device(self) -> torch.device:
@@ -46,10 +47,15 @@ def halved(x: Tensor, times: int) -> Tensor:
     return full.round().to(torch.uint8).view(x.shape)
 
 
-def make_bank(tiles: Tensor, pictures: int, frames: Tensor, starts: Tensor, films: Tensor) -> Bank:
+def chances_of(owners: Tensor) -> Tensor:
+    """(N,) owners, numbered from 0 -> (N,) such that an owner of n is seen √n times as often as an owner of one."""
+    return owners.bincount()[owners].float().rsqrt() if len(owners) else owners.float()
+
+
+def make_bank(tiles: Tensor, owners: Tensor, frames: Tensor, starts: Tensor, films: Tensor) -> Bank:
     """Lay out (N, 3, W, W) tiles and (F, 3, V, V) frames, both uint8, on the device that they are on.
 
-    `films` (M,) counts from 0 which film a stretch is of.
+    `owners` numbers the pictures of the first tiles, `films` (M,) the films of the stretches.
     """
 
     def levels(x: Tensor, n: int) -> Tensor:
@@ -61,8 +67,9 @@ def make_bank(tiles: Tensor, pictures: int, frames: Tensor, starts: Tensor, film
         return out
 
     small = torch.cat([F.avg_pool2d(part.float(), 4) for part in tiles.split(64)]).round().to(torch.uint8)
-    chances = films.bincount()[films].float().rsqrt() if len(films) else films.float()
-    return Bank(levels(tiles, LEVELS), small, pictures, levels(frames, 2), starts, chances)
+    return Bank(
+        levels(tiles, LEVELS), small, len(owners), chances_of(owners), levels(frames, 2), starts, chances_of(films)
+    )
 
 
 def decoded(packed: list[bytes], side: int, threads: int = 8) -> Tensor:
@@ -85,4 +92,5 @@ def load_bank(path: str | Path, device: torch.device | str = "cpu", most: int | 
     pictures, textures = (decoded(packed[name][kept], TILE) for name in ("pictures", "textures"))
     tiles = torch.cat((pictures, textures)).to(device)
     frames = decoded(packed["frames"], FRAME).to(device)
-    return make_bank(tiles, len(pictures), frames, packed["starts"].to(device), packed["films"].to(device))
+    starts, films = packed["starts"].to(device), packed["films"].to(device)
+    return make_bank(tiles, packed["owners"][kept].to(device), frames, starts, films)

@@ -128,7 +128,8 @@ def crops(draw: Draw, bank: Bank, places: Tensor, half: Tensor) -> Tensor:
     reach = (half * draw.log_between(0.7, 2.5, n) / side * 2).clamp(max=0.9)[:, None]  # of the tile's half side
     centre = draw.between(-1, 1, n, 2) * (1 - reach)
     grid = (places * reach.view(n, 1, 1, 1, 1) + centre.view(n, 1, 1, 1, 2)).reshape(n, FRAMES * size, size, 2)
-    picture, other = draw.whole(max(1, bank.pictures), n), draw.whole(len(bank.small), n)
+    other = draw.whole(len(bank.small), n)
+    picture = draw.pick(bank.tile_chances, n) if bank.pictures else other
     tiles = bank.small[torch.where(draw.chance(0.6, n), picture, other)].float() / 255
     seen = F.grid_sample(tiles, grid, padding_mode="reflection", align_corners=True).view(n, 3, FRAMES, size, size)
     plain = draw.rand(n, 1, 1, 1, 1).pow(2) * draw.chance(0.5, n, 1, 1, 1, 1)

@@ -90,14 +90,20 @@ def footage_of(path: Path) -> list[tuple[list[bytes], list[tuple[int, int]]]]:
 
 
 def pack(folder: Path, textures: int = TEXTURES) -> dict[str, object]:
-    """Everything of `folder/train`; frames that no stretch uses are left out."""
+    """Everything of `folder/train`; frames that no stretch uses are left out.
+
+    "owners" and "films" number the picture of each tile and the film of each stretch.
+    """
     pictures: list[bytes] = []
     frames: list[bytes] = []
+    owners: list[int] = []
     starts, films, count = [], [], 0
     for path in sorted(p for p in (folder / "train").rglob("*") if p.is_file()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             found = tiles_of(path)
             pictures += found
+            owners += [count] * len(found)
+            count += 1
             print(f"{path.name}: {len(found)} tiles")
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             for film, stretches in footage_of(path):
@@ -115,6 +121,7 @@ def pack(folder: Path, textures: int = TEXTURES) -> dict[str, object]:
         painted.append(encoded(as_image((image * 255).round().to(torch.uint8)), "WEBP", 75))
     return {
         "pictures": pictures,
+        "owners": torch.tensor(owners),
         "textures": painted,
         "frames": frames,
         "starts": torch.tensor(starts).view(-1, 2),

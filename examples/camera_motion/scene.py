@@ -131,7 +131,7 @@ def backgrounds(
     if n < b:
         rest, total = b - n, bank.tiles.shape[1]
         grid, zoom = placed(draw, places[n:], bank.tiles.shape[-1])
-        picture = draw.whole(max(1, bank.pictures), rest)
+        picture = draw.pick(bank.tile_chances, rest) if bank.pictures else draw.whole(1, rest)
         other = bank.pictures + draw.whole(max(1, total - bank.pictures), rest)
         chosen = torch.where(draw.chance(pictures, rest), picture, other).clamp(max=total - 1)
         tiles = bank.tiles[level_of(draw, zoom, LEVELS), chosen].float()
