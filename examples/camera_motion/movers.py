@@ -167,7 +167,7 @@ def add_movers(draw: Draw, bank: Bank, clips: Tensor, paths: Paths, strength: fl
         if not n:
             continue
         rows = draw.rows(b, n)
-        most = 1.0 if layer == 0 else 0.45  # part of it is outside of the frame
+        most = 1.5 if layer == 0 else 0.5  # part of it is outside of the frame
         cover = torch.where(draw.chance(0.4, n), draw.log_between(0.015, most, n), draw.between(0.05, most, n))
         half = 32 * (cover / 0.45).sqrt()
         stretch = draw.between(-0.7, 0.7, n).exp()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MIDDLE = FRAMES // 2
+EMPTIED = 0.2  # share of the pictures and textures of which parts show next to nothing
 MOST_PIXELS = 8.0  # source pixels to an output pixel: what a frame of 512 lines has, shown in 64
 
 
@@ -108,6 +109,16 @@ def level_of(draw: Draw, zoom: Tensor, levels: int) -> Tensor:
     return (fitting - finer).clamp(min=0).long()
 
 
+def emptied(draw: Draw, tiles: Tensor) -> Tensor:
+    """Pictures (n, 3, W, W), with parts of them, or all, painted over in about one colour: walls, skies, tables."""
+    n, side = len(tiles), tiles.shape[-1]
+    mask = 3 * draw.normal(n, 1, 4, 4) + draw.between(-1, 4, n, 1, 1, 1)
+    mask = F.interpolate(mask.sigmoid(), size=(side, side), mode="bilinear", align_corners=True)
+    colour = draw.normal(n, 3, 2, 2) * 12 + draw.rand(n, 1, 1, 1) * 200 + draw.rand(n, 3, 1, 1) * 55
+    colour = F.interpolate(colour, size=(side, side), mode="bilinear", align_corners=True)
+    return tiles + mask * draw.between(0.8, 1, n, 1, 1, 1) * (colour.clamp(0, 255) - tiles)
+
+
 def backgrounds(
     draw: Draw, bank: Bank, paths: Paths, size: int, strength: float = 1.0, footage: float = 0.25, pictures: float = 0.6
 ) -> Tensor:
@@ -135,6 +146,9 @@ def backgrounds(
         other = bank.pictures + draw.whole(max(1, total - bank.pictures), rest)
         chosen = torch.where(draw.chance(pictures, rest), picture, other).clamp(max=total - 1)
         tiles = bank.tiles[level_of(draw, zoom, LEVELS), chosen].float()
+        few = round(EMPTIED * strength * rest)
+        if few:
+            tiles[:few] = emptied(draw, tiles[:few])
         flat = grid.reshape(rest, FRAMES * size, size, 2)
         seen = F.grid_sample(tiles, flat, padding_mode="border", align_corners=True)
         clips.append(seen.view(rest, 3, FRAMES, size, size))
