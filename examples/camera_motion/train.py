@@ -74,7 +74,18 @@ def autocast(args: argparse.Namespace) -> torch.autocast:
 
 def recipe(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the weights: every argument but where things are and how they are run."""
-    apart = {"sources", "out", "device", "threads", "every", "seconds_between_saves", "val_batches", "compile", "most"}
+    apart = {
+        "sources",
+        "out",
+        "device",
+        "threads",
+        "every",
+        "seconds_between_saves",
+        "val_batches",
+        "compile",
+        "most",
+        "attention",
+    }
     return {key: value for key, value in vars(args).items() if key not in apart}
 
 
@@ -84,6 +95,10 @@ class Run:
     def __init__(self, model: TimeSformer, args: argparse.Namespace) -> None:
         self.args = args
         self.model = model.to(args.device).train()
+        fused = args.attention == "fused" and torch.device(args.device).type == "cuda"
+        for block in model.blocks:
+            for step in block.attention_steps():
+                step.fused_attn = fused
         self.optimiser = optimiser(model, args.lr, args.weight_decay, fused=torch.device(args.device).type == "cuda")
         self.mean = build(args.mode, args.model, args.seed).to(args.device).eval()
         self.mean.load_state_dict(model.state_dict())
@@ -204,6 +219,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mode", default="divided", choices=[mode.value for mode in AttentionMode])
     parser.add_argument("--model", type=json.loads, default={}, help='arguments that differ, as JSON: {"depth": 4}')
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--attention", default="fused", choices=["plain", "fused"], help="how it is computed on a GPU")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--every", type=int, default=200, help="steps between validations")
     parser.add_argument("--val-batches", type=int, default=2)
