@@ -24,7 +24,8 @@ def recoloured(draw: Draw, clips: Tensor, strength: float) -> Tensor:
     grey = draw.chance(0.15 * strength, b)
     much = strength * draw.rand(b, 1, 1, 1, 1)  # most clips look about as they were
     saturation = torch.where(each(grey), 0.0, 1 + 0.7 * much * draw.between(-1, 1, b, 1, 1, 1, 1))
-    contrast = 1 + much * (0.15 * draw.between(-1, 1, b, 3, 1, 1, 1) + 0.45 * draw.between(-1, 1, b, 1, 1, 1, 1))
+    contrast = 1 + 0.25 * strength * draw.rand(b, 1, 1, 1, 1)
+    contrast = contrast + much * (0.15 * draw.between(-1, 1, b, 3, 1, 1, 1) + 0.45 * draw.between(-1, 1, b, 1, 1, 1, 1))
     offset = 0.5 - 0.5 * contrast + 0.15 * much * draw.between(-1, 1, b, 1, 1, 1, 1)
     offset = offset + 0.08 * each(grey.float()) * draw.between(-1, 1, b, 3, 1, 1, 1)  # sepia and the like
     clips = clips.clamp(1e-4, 1).pow((0.7 * much * draw.between(-1, 1, b, 1, 1, 1, 1)).exp())
@@ -41,8 +42,8 @@ def blurred(draw: Draw, clips: Tensor, strength: float) -> Tensor:
     x = F.pad(clips, (1, 1, 1, 1, 0, 0), mode="replicate")
     x = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
     soft = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 16
-    amount = draw.rand(b) * draw.chance(0.3 * strength, b)
-    sharper = -0.6 * draw.rand(b) * draw.chance(0.15 * strength, b)
+    amount = draw.rand(b) * draw.chance(0.2 * strength, b)
+    sharper = -1.2 * draw.rand(b) * draw.chance(0.35 * strength, b)
     clips = clips + each(amount + sharper) * (soft - clips)
     coarse = F.avg_pool2d(clips.flatten(0, 2)[:, None], 2)
     coarse = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False).view_as(clips)

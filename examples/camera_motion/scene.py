@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MIDDLE = FRAMES // 2
-EMPTIED = 0.2  # share of the pictures and textures of which parts show next to nothing
+EMPTIED = 0.15  # share of the pictures and textures of which parts show next to nothing
 MOST_PIXELS = 8.0  # source pixels to an output pixel: what a frame of 512 lines has, shown in 64
 
 
@@ -90,11 +90,14 @@ def placed(draw: Draw, places: Tensor, side: int) -> tuple[Tensor, Tensor]:
     flat = places.flatten(1, 3)
     low, high = flat.amin(1), flat.amax(1)  # (B, 2)
     largest = ((side - 1) / (high - low).amax(1)).clamp(max=MOST_PIXELS)
-    smallest = torch.minimum((largest / 4).clamp(min=0.7), largest)
-    zoom = smallest * (largest / smallest).pow(draw.rand(b).pow(0.6))
+    smallest = torch.minimum((largest / 3).clamp(min=0.7), largest)
+    zoom = smallest * (largest / smallest).pow(draw.rand(b).pow(0.35))
     room = side - 1 - (high - low) * zoom[:, None]
     offset = room.clamp(min=0) * draw.rand(b, 2) - low * zoom[:, None]
     grid = places * zoom.view(b, 1, 1, 1, 1) + offset.view(b, 1, 1, 1, 2)
+    # Of a much larger picture a frame takes single points: next to no filter, and sharper than any.
+    points = draw.chance(0.35, b) & (zoom > 2)
+    grid = torch.where(points.view(b, 1, 1, 1, 1), grid.round(), grid)
     grid = grid * (2 / (side - 1)) - 1
     turn = draw.chance(0.2, b)
     flip = torch.stack((draw.sign(b), torch.where(turn, draw.sign(b), torch.ones(b, device=draw.device))), 1)
@@ -103,9 +106,9 @@ def placed(draw: Draw, places: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def level_of(draw: Draw, zoom: Tensor, levels: int) -> Tensor:
-    """(B,) the level that a view samples: the one that fits for a third of the clips, a finer one for the others."""
+    """(B,) the level that a view samples: the one that fits for some of the clips, a finer one for the others."""
     fitting = (zoom / 1.2).log2().ceil().clamp(0, levels - 1)
-    finer = draw.choice((0.3, 0.25, 0.45), len(zoom))
+    finer = draw.choice((0.2, 0.2, 0.6), len(zoom))
     return (fitting - finer).clamp(min=0).long()
 
 
@@ -120,7 +123,7 @@ def emptied(draw: Draw, tiles: Tensor) -> Tensor:
 
 
 def backgrounds(
-    draw: Draw, bank: Bank, paths: Paths, size: int, strength: float = 1.0, footage: float = 0.25, pictures: float = 0.6
+    draw: Draw, bank: Bank, paths: Paths, size: int, strength: float = 1.0, footage: float = 0.25, pictures: float = 0.7
 ) -> Tensor:
     """Clips (B, 3, T, S, S) in [0, 1] of the camera paths.
 
