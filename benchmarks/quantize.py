@@ -3,7 +3,7 @@
     python benchmarks/quantize.py --sources sources/ --write
 
 Time and logits are of base divided, 8 frames of 224 px, in turns. The accuracy is that of the embedded model on camera
-motion: with --sources (examples/fetch_camera_motion_sources.py makes the folder) over held-out pictures and footage,
+motion: with --sources (examples/camera_motion/fetch_sources.py makes the folder) over held-out pictures and footage,
 without over procedural textures. Without the embedded checkpoint its cells stay empty.
 """
 
@@ -29,12 +29,12 @@ from torch import nn
 
 from timesformer_zoo import CHECKPOINTS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "camera_motion"))
 
-from camera_motion import LABELS, CameraMotion, Source, load_sources, textures
+from synthetic_protocol import LABELS, CameraMotion, Source, load_sources, textures
 
 EMBEDDED = "timesformer_tiny_divided.camera_motion"
-TEST_SEED = 2_000  # the test set of examples/train_camera_motion.py
+TEST_SEED = 2_000  # the test set of examples/camera_motion/evaluate_footage.py
 CASE = Case("base_divided", 8, 224)
 
 

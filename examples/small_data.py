@@ -1,6 +1,6 @@
 """A hundred clips are enough, if the model has seen motion before: fine-tuning against training from scratch.
 
-    python examples/fetch_camera_motion_sources.py sources/        # or any folder of pictures and films
+    python examples/camera_motion/fetch_sources.py sources/        # or any folder of pictures and films
     python examples/small_data.py sources/test --out small_data
 
 The task, made from the pictures and from frames of the films: how fast does the camera move, slow, medium or fast,

@@ -8,10 +8,10 @@ from dense_reference import STEPS
 import timesformer_zoo
 
 SIZES = {  # frames, pixels, width, blocks, heads
-    "base": (8, 224, 768, 12, 12),
-    "hr": (16, 448, 768, 12, 12),
-    "l": (96, 224, 768, 12, 12),
-    "tiny": (8, 64, 128, 4, 4),
+    "base": (8, 224, 768, 12, 12, 16),
+    "hr": (16, 448, 768, 12, 12, 16),
+    "l": (96, 224, 768, 12, 12, 16),
+    "tiny": (8, 64, 160, 5, 4, 8),
 }
 NAMES = {f"timesformer_{size}_{mode}": (mode, *SIZES[size]) for size in SIZES for mode in STEPS}
 PUBLISHED = {  # exact numbers of parameters of the authors' models, and of the paper's modes by its table 1
@@ -35,12 +35,12 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_by_hand(mode, frames, pixels, dim, depth, classes):
+def count_by_hand(mode, frames, pixels, dim, depth, patch, classes):
     norm, linear, mlp = 2 * dim, dim * dim + dim, 2 * dim * 4 * dim + 5 * dim
     steps = len(STEPS[mode])  # each a norm, qkv and a projection; all but the last a linear layer more
     block = steps * (norm + 4 * linear) + (steps - 1) * linear + norm + mlp
-    patches = 3 * 16 * 16 * dim + dim
-    embeddings = dim * (1 + 1 + (pixels // 16) ** 2 + (0 if mode == "space_only" else frames))
+    patches = 3 * patch**2 * dim + dim
+    embeddings = dim * (1 + 1 + (pixels // patch) ** 2 + (0 if mode == "space_only" else frames))
     return patches + embeddings + depth * block + norm + dim * classes + classes
 
 
@@ -53,18 +53,18 @@ def test_these_are_the_registered_names():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_says_what_the_model_is(name):
-    mode, frames, pixels, dim, depth, heads = NAMES[name]
+    mode, frames, pixels, dim, depth, heads, patch = NAMES[name]
     model = create(name)
     assert (str(model.attention), [list(block.steps) for block in model.blocks]) == (mode, depth * [STEPS[mode]])
-    assert (model.num_frames, model.img_size, model.patch_size) == (frames, (pixels, pixels), (16, 16))
+    assert (model.num_frames, model.img_size, model.patch_size) == (frames, (pixels, pixels), (patch, patch))
     assert (model.embed_dim, model.depth, model.num_heads) == (dim, depth, heads)
-    assert count(model) == count_by_hand(mode, frames, pixels, dim, depth, model.num_classes)
+    assert count(model) == count_by_hand(mode, frames, pixels, dim, depth, patch, model.num_classes)
     assert not list(model.buffers())
 
     config, weights = model.pretrained_cfg, model.state_dict()
     assert (config["architecture"], config["num_classes"]) == (name, model.num_classes)
     assert config["input_size"] == (3, pixels, pixels)
-    assert weights[f"{config['first_conv']}.weight"].shape == (dim, 3, 16, 16)
+    assert weights[f"{config['first_conv']}.weight"].shape == (dim, 3, patch, patch)
     assert weights[f"{config['classifier']}.weight"].shape == (model.num_classes, dim)
     assert model.get_classifier() is model.get_submodule(config["classifier"])
 

@@ -223,7 +223,7 @@ def timesformer_l_axial(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
     return _create_timesformer("timesformer_l_axial", pretrained, model_args, **kwargs)
 
 
-TINY: dict[str, Any] = dict(img_size=64, patch_size=16, embed_dim=128, depth=4, num_heads=4)
+TINY: dict[str, Any] = dict(img_size=64, patch_size=8, embed_dim=160, depth=5, num_heads=4)
 
 
 @register_model

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from timm.layers import Mlp
 from torch import nn
-from torch.nn.modules import module as global_hooks
+from torch.nn.modules import module
 from torch.utils import _python_dispatch
 
 if TYPE_CHECKING:
@@ -25,15 +25,18 @@ __all__ = ["Linears", "applies", "block", "chunks", "hooked", "packed_is_faster"
 CHUNK_TOKENS = 2048
 """Tokens worked on at once: their activations stay in the CPU's cache and in reused memory."""
 
+GLOBAL_HOOKS = tuple(f"_global_{kind}_hooks" for kind in ("forward", "forward_pre", "backward", "backward_pre"))
+"""Where torch keeps what was hooked on to all modules."""
+
 PACK_TOKENS, PACK_WEIGHTS = 512, 2**18
 """Fewer tokens, or a smaller weight, gain less than packing costs."""
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether anybody has hooked on to a module or its parts."""
+def hooked(layer: nn.Module) -> bool:
+    """Whether anybody has hooked on to a layer or its parts."""
     return any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-        for part in module.modules()
+        for part in layer.modules()
     )
 
 
@@ -50,7 +53,7 @@ def applies(block: Any, x: torch.Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and all(step.fused_attn for step in block.steps.values())
-        and not global_hooks._has_any_global_hook()
+        and not any(getattr(module, hooks) for hooks in GLOBAL_HOOKS)
         and not hooked(block)
     )
 

@@ -155,14 +155,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_l_axial.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=157_087_888),
     "timesformer_tiny_divided.camera_motion": Checkpoint(
         source={"file": str(ASSETS / "weights" / "timesformer_tiny_divided.camera_motion.safetensors")},
-        license="apache-2.0", origin="examples/train_camera_motion.py",
-        description="Camera motion in nine classes; ships with the package.",
-        **TINY, num_params=1_227_529, labels="camera_motion",
+        license="apache-2.0", origin="examples/camera_motion/README.md",
+        description="What the camera does in a second of video: nine motions, or a cut; ships with the package.",
+        **TINY, num_params=2_236_650, labels="camera_motion",
     ),
-    "timesformer_tiny_space_only.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=945_680),
-    "timesformer_tiny_joint.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=946_704),
-    "timesformer_tiny_local_global.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_277_968),
-    "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_609_232),
+    "timesformer_tiny_space_only.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_652_560),
+    "timesformer_tiny_joint.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_653_840),
+    "timesformer_tiny_local_global.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_299_440),
+    "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_945_040),
 }
 # fmt: on
 """Model name with tag -> checkpoint. A model's first entry is what `pretrained=True` loads without a tag."""

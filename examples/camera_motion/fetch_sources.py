@@ -1,13 +1,13 @@
 """Collect the pictures and videos that the camera-motion data is made from.
 
-    python examples/fetch_camera_motion_sources.py sources/
+    python examples/camera_motion/fetch_sources.py sources/
 
 Everything comes from PyPI archives, which pip downloads; nothing is installed. The result is
 
     sources/train/<package>/<file>     sources/val/...     sources/test/...
 
 A picture, a stereo pair, a scene or a film is in one split only. Anybody's own folder of the same shape (or a flat one,
-which `camera_motion.py` splits by a hash of the names) does as well.
+which `synthetic_protocol.py` splits by a hash of the names) does as well.
 """
 
 from __future__ import annotations
@@ -126,6 +126,35 @@ SOURCES = (
         test=("demos/data/DepartmentStore.jpg",),
     ),
     Source("imgaug==0.4.0", WHEEL, "MIT; quokka CC-BY", test=("imgaug/quokka.jpg",)),
+    Source(
+        "thumbor==7.8.0",
+        ("--no-binary=thumbor",),
+        "MIT; the portraits of Wikimedia people are CC-BY-SA",
+        train=within(
+            "tests/fixtures/images/",
+            "10_years_of_Wikipedia_by_Guillaume_Paumier.jpg Christophe_Henner_-_June_2016.jpg no_face.jpg",
+        )
+        + within("thumbor/fixtures/filters/", "800px-Guido-portrait-2014.jpg source.jpg"),
+    ),
+    Source(
+        "face-recognition==1.3.0",
+        ("--no-binary=face-recognition",),
+        "MIT; official portraits, public domain",
+        train=within("tests/test_images/", "obama.jpg obama2.jpg obama3.jpg biden.jpg"),
+    ),
+    Source(
+        "nikola==8.3.3",
+        WHEEL,
+        "MIT; the pictures are public domain",
+        train=within("samplesite/images/", "illus_001.jpg frontispiece.jpg")
+        + within("galleries/demo/", "tesla_lightning1_lg.jpg tesla_tower1_lg.jpg"),
+    ),
+    Source(
+        "gradio==6.31.0",
+        WHEEL,
+        "Apache-2.0",
+        train=within("gradio/", "media_assets/images/tower.jpg media_assets/images/cheetah.jpg test_data/cheetah2.jpg"),
+    ),
     Source(
         "sigal==2.6.1",
         ("--no-binary=sigal",),

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from camera_motion_textures import texture
+from textures import texture
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -128,7 +128,7 @@ def load_sources(folder: str | Path, split: str, max_frames: int = 400) -> list[
             pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(rgb.height, rgb.width, 3)
             sources.append(Source.of(path.name, pixels.permute(2, 0, 1)[None].contiguous()))
     if not sources:
-        raise FileNotFoundError(f"no {split} picture or video in {root}; run fetch_camera_motion_sources.py {root}")
+        raise FileNotFoundError(f"no {split} picture or video in {root}; run fetch_sources.py {root}")
     return sources
 
 
