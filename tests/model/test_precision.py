@@ -39,7 +39,7 @@ def test_autocast(mode, grad):
         assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
 
 
-SMALL = dict(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=4, num_classes=5)
+SMALL = dict(img_size=32, patch_size=16, num_frames=4, embed_dim=32, depth=2, num_heads=4, num_classes=5)
 
 
 def test_device_and_dtype_at_construction():

@@ -53,7 +53,7 @@ def test_no_block_runs_after_the_last_one_wanted():
 
 @both_kinds
 def test_features_only(mode):
-    sizes = dict(img_size=32, num_frames=4, embed_dim=32, depth=3, num_heads=2)
+    sizes = dict(img_size=32, patch_size=16, num_frames=4, embed_dim=32, depth=3, num_heads=2)
     model = timm.create_model(f"timesformer_tiny_{mode}", **sizes, features_only=True, out_indices=(0, -1)).eval()
     assert isinstance(model, FeatureGetterNet)
     assert model.feature_info.channels() == [32, 32]

@@ -11,7 +11,7 @@ from small_models import equal, tiny, tiny_vit
 from timesformer_zoo import CheckpointError
 from timesformer_zoo.weights.formats import from_native
 
-SMALL = dict(img_size=32, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
+SMALL = dict(img_size=32, patch_size=16, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
 HEAD = ["head.weight", "head.bias"]
 
 

@@ -28,7 +28,7 @@ from timesformer_zoo import (
 
 HERE = Path("timesformer_zoo").resolve()
 assert Path(sys.modules["timesformer_zoo"].__file__).parent == HERE
-SMALL = dict(img_size=32, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
+SMALL = dict(img_size=32, patch_size=16, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
 clip = torch.randn(2, 3, 4, 32, 32)
 
 def same(a, b):

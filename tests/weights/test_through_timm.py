@@ -13,7 +13,7 @@ from timesformer_zoo import CheckpointError, checkpoint_filter_fn
 from timesformer_zoo.weights.formats import from_native
 
 NAME = "timesformer_tiny_divided"
-SMALL = dict(img_size=32, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
+SMALL = dict(img_size=32, patch_size=16, num_frames=4, num_classes=5, embed_dim=32, depth=2, num_heads=4)
 OTHER = dict(img_size=(32, 64), num_frames=8, in_chans=1)
 FORMATS = ["native", "transformers", "mmaction2", "the authors'"]
 
