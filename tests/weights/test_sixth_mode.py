@@ -92,7 +92,7 @@ assert "hold divided attention, the model has space_time_order" in refusal(
     lambda: ours.load_state_dict(TimeSformer(**ours.model_args | dict(attention="divided")).state_dict())
 )
 # Where it is the same one, nothing does: the keys of one are those of the other.
-ours = trained("axial", embed_dim=128)
+ours = trained("axial", embed_dim=160)
 save_file(ours.state_dict(), "bare.safetensors")
 told = refusal(lambda: convert("bare.safetensors", "axial", "native"))
 assert "fit axial and width_first attention: name a model" in told, told
