@@ -70,7 +70,7 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
     for key, step, weights in _run(model, clip, lambda weights: weights):
         shapes = [step.groups(patches, cell).shape[:-2] for cell in step.cells(grid)]
         parts = [part.view(*shape, *part.shape[1:]) for part, shape in zip(weights, shapes, strict=True)]
-        if step.cuts:  # what numbers the groups are the cells
+        if step.pairs:  # what numbers the groups are the cells
             parts = [group for part in parts for group in part.flatten(1, -4).unbind(1)]
         maps |= {key if len(parts) == 1 else f"{key}.{k}": part for k, part in enumerate(parts)}
     return maps

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -44,29 +44,27 @@ class Step:
     name: str
     pattern: str
     class_token: bool = True  # the class token joins each group, and its outputs are averaged over the groups
+    axes: str = field(init=False)  # that a patch attends along, out of "thw"
+    pairs: dict[str, str] = field(init=False, compare=False)  # axis -> the pair that cuts it: {"h": "ih"}
 
-    @property
-    def axes(self) -> str:
-        """The axes that a patch attends along, out of "thw"."""
-        return self._right[1].replace(" ", "")
-
-    @property
-    def cuts(self) -> bool:
-        """Whether an axis is cut in two."""
-        return "(" in self.pattern.partition(" -> ")[0]
+    def __post_init__(self) -> None:
+        # Read once: torch's compiler would follow a regular expression.
+        left, right = self.pattern.split(" -> ")
+        groups = [many or one for many, one in re.findall(r"\(([\w ]+)\)|(\w)", right)]  # numbering, attended, d
+        pairs = [a + b for a, b in re.findall(r"\((\w) (\w)\)", left)]
+        object.__setattr__(self, "axes", groups[1].replace(" ", ""))
+        object.__setattr__(self, "pairs", {axis: pair for pair in pairs for axis in pair if axis in "thw"})
 
     def cells(self, grid: Grid) -> list[Cell]:
         """The cells of a grid, the last axis fastest: one if the pattern cuts it evenly, else one for each part."""
-        pairs = re.findall(r"\((\w) (\w)\)", self.pattern.partition(" -> ")[0])
-        pair_of = {axis: pair for pair in pairs for axis in pair if axis in "thw"}
-        letters = [letter for pair in pairs for letter in pair if letter not in "thw"]
-        if all(size % 2 == 0 for axis, size in zip("thw", grid, strict=True) if axis in pair_of):
+        letters = [pair.replace(axis, "") for axis, pair in self.pairs.items()]
+        if all(size % 2 == 0 for axis, size in zip("thw", grid, strict=True) if axis in self.pairs):
             return [Cell((slice(None), slice(None), slice(None)), dict.fromkeys(letters, 2))]
 
         def parts(axis: str, size: int) -> list[slice]:
-            if axis not in pair_of or size == 1:
+            if axis not in self.pairs or size == 1:
                 return [slice(None)]
-            if pair_of[axis][1] == axis:  # (i h)
+            if self.pairs[axis][1] == axis:  # (i h)
                 return [slice(0, (size + 1) // 2), slice((size + 1) // 2, None)]
             return [slice(0, None, 2), slice(1, None, 2)]
 
@@ -78,9 +76,9 @@ class Step:
 
         What is written to it is written to the patches.
         """
-        left, right = self.pattern.split(" -> ")
         t, h, w = cell.slices
-        return rearrange(patches[:, t, h, w], f"{left} -> {_open(right)}", **cell.cuts)
+        left, right = self.pattern.split(" -> ")
+        return rearrange(patches[:, t, h, w], f"{left} -> {_apart(right)}", **cell.cuts)
 
     def groups(self, patches: torch.Tensor, cell: Cell) -> torch.Tensor:
         """The same as (B, *axes that number groups, S, D)."""
@@ -90,21 +88,16 @@ class Step:
         """The inverse of `view` over all cells: (B, T, h, w, D)."""
         left, right = self.pattern.split(" -> ")
         if len(views) == 1:
-            return rearrange(views[0], f"{_open(right)} -> {left}")
+            return rearrange(views[0], f"{_apart(right)} -> {left}")
         patches = views[0].new_empty(views[0].shape[0], *grid, views[0].shape[-1])
         for cell, view in zip(self.cells(grid), views, strict=True):
             self.view(patches, cell).copy_(view)
         return patches
 
-    @property
-    def _right(self) -> list[str]:
-        """Right of the arrow: the axes that number groups, those attended, d."""
-        return [pair or axis for pair, axis in re.findall(r"\(([\w ]+)\)|(\w)", self.pattern.partition(" -> ")[2])]
 
-
-def _open(pattern: str) -> str:
-    """Axes kept apart: a merge of them may have to copy."""
-    return pattern.replace("(", "").replace(")", "")
+def _apart(axes: str) -> str:
+    """Axes that are not merged: a merge of them may have to copy."""
+    return axes.replace("(", "").replace(")", "")
 
 
 SPACE = Step("space", "b t h w d -> (b t) (h w) d")
