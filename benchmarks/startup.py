@@ -128,7 +128,7 @@ def views(name: str, case: Case, folder: Path) -> Calls:
 def classify(case: Case | None, folder: Path) -> Calls:
     model = [] if case is None else ["--model", str(own_folder(case, folder))]
     arguments = ["classify", str(film("bigbuckbunny")), "--device", "cpu", *model]
-    ours = process(f"import sys; from timesformer_zoo.cli.main import main; sys.exit(main({arguments!r}))")
+    ours = process(f"import sys; from timesformer_zoo_cli import main; sys.exit(main({arguments!r}))")
     return ours, process("import timm")
 
 

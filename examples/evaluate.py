@@ -8,7 +8,7 @@ The commands for the published numbers are in docs/published_numbers.md.
 
 import sys
 
-from timesformer_zoo.cli.main import main
+from timesformer_zoo_cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -10,7 +10,7 @@ goes on from the last training state in run/, to the same result.
 
 import sys
 
-from timesformer_zoo.cli.main import main
+from timesformer_zoo_cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from videos import real_video
 
 from timesformer_zoo import TimeSformer, load_model, load_views, predict, save_pretrained
-from timesformer_zoo.cli.main import main
+from timesformer_zoo_cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

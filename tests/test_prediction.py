@@ -9,6 +9,8 @@ from videos import write_video
 
 from timesformer_zoo import (
     ClipSpec,
+    Prediction,
+    Score,
     TimeSformer,
     Video,
     VideoReadError,
@@ -18,6 +20,7 @@ from timesformer_zoo import (
     load_views,
     save_pretrained,
     set_labels,
+    timeline,
 )
 from timesformer_zoo.prediction import fuse_views, predict, predict_windows
 
@@ -46,6 +49,8 @@ def test_all_views_of_a_video_are_fused_as_the_spec_says(model: TimeSformer, vid
     probabilities = expected(views, model, fuse)
     prediction = predict(model, video)
     assert prediction.path == str(video)
+    # 4 frames, 4 apart at 30 a second, are 13.3 frames of this video; the second clip starts halfway along the rest.
+    assert (prediction.start, prediction.end, prediction.duration) == (0.0, pytest.approx(37 / 25), 2.4)
     assert [score.label for score in prediction.top] == [LABELS[score.class_index] for score in prediction.top]
     assert [score.class_index for score in prediction.top] == probabilities.argsort(descending=True).tolist()
     torch.testing.assert_close(
@@ -215,3 +220,51 @@ def test_a_model_of_whole_videos_needs_a_length(video: Path) -> None:
 def test_windows_have_a_length_and_move_on(model: TimeSformer, video: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected a positive number of seconds"):
         predict_windows(model, video, **wrong)  # type: ignore[arg-type]
+
+
+def test_of_too_many_windows_some_are_taken_evenly(model: TimeSformer, video: Path) -> None:
+    all_of_them = list(predict_windows(model, video, step=0.04))
+    some = list(predict_windows(model, video, step=0.04, max_windows=3))
+    assert len(all_of_them) == 48
+    assert [window.start for window in some] == [all_of_them[i].start for i in (8, 24, 40)]
+    assert list(predict_windows(model, video, max_windows=5)) == list(predict_windows(model, video))
+    with pytest.raises(ValueError, match="max_windows is 0"):
+        predict_windows(model, video, max_windows=0)
+
+
+# ---- timeline ----
+
+
+def said(label: str, probability: float, start: float | None, end: float | None) -> Prediction:
+    return Prediction("film.mp4", (Score(label, probability, 0),), start, end, 10.0)
+
+
+def test_neighbours_with_the_same_label_are_joined() -> None:
+    # The last two overlap by 1 s; between the third and the fourth is a gap of 2 s.
+    windows = [("pan", 0.9, 0, 2), ("pan", 0.5, 2, 4), ("cut", 0.6, 4, 6), ("pan", 0.4, 8, 10), ("tilt", 0.8, 9, 11)]
+    segments = timeline(said(*window) for window in windows)
+    assert [(s.start, s.end, s.label, s.windows) for s in segments] == [
+        (0, 4, "pan", 2),
+        (4, 7, "cut", 1),
+        (7, 9.5, "pan", 1),
+        (9.5, 11, "tilt", 1),
+    ]
+    assert [segment.probability for segment in segments] == pytest.approx([0.7, 0.6, 0.4, 0.8])
+    assert [segment.unclear for segment in segments] == [False, False, True, False]
+    assert segments[0].to_dict() == {
+        "start": 0,
+        "end": 4,
+        "label": "pan",
+        "probability": pytest.approx(0.7),
+        "windows": 2,
+        "unclear": False,
+    }
+    assert timeline([]) == []
+
+
+def test_a_timeline_is_of_windows(model: TimeSformer, video: Path) -> None:
+    segments = timeline(predict_windows(model, video))
+    assert sum(segment.windows for segment in segments) == 5
+    assert (segments[0].start, segments[-1].end) == (0.0, 2.4)
+    with pytest.raises(ValueError, match="no start and end"):
+        timeline([said("pan", 0.9, None, None)])

@@ -44,7 +44,7 @@ from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
 from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.prediction import Prediction, Score, predict, predict_windows
+from timesformer_zoo.prediction import Prediction, Score, Segment, predict, predict_windows, timeline
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
 from timesformer_zoo.video.reader import IMAGE_SUFFIXES, FrameFolder, Video, open_video
 from timesformer_zoo.video.views import load_views, read_clip
@@ -85,6 +85,7 @@ __all__ = [
     "Recipe",
     "Sample",
     "Score",
+    "Segment",
     "Step",
     "StepSampler",
     "TimeSformer",
@@ -123,6 +124,7 @@ __all__ = [
     "rollout",
     "save_pretrained",
     "set_labels",
+    "timeline",
     "timesformer_base_axial",
     "timesformer_base_divided",
     "timesformer_base_joint",

@@ -9,7 +9,8 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -20,15 +21,17 @@ from timesformer_zoo.hub.load import load_model
 from timesformer_zoo.labels import Labels, label_names, model_labels
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
-from timesformer_zoo.video.reader import Video
-from timesformer_zoo.video.views import gather_views, load_views
+from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.video.views import gather_views, view_indices
 
-__all__ = ["Prediction", "Score", "fuse_views", "inference", "predict", "predict_windows"]
+__all__ = ["Prediction", "Score", "Segment", "fuse_views", "inference", "predict", "predict_windows", "timeline"]
 
 PathLike = str | os.PathLike[str]
 
 # Tokens that run at once, over all views: 32 k of width 768 take about 1 GB.
 _MAX_TOKENS = 2**15
+
+_CLEAR = 0.5  # of the likeliest label; below it, the others together are likelier
 
 
 class Score(NamedTuple):
@@ -45,13 +48,66 @@ class Prediction:
 
     path: str
     top: tuple[Score, ...]  # the likeliest first
-    start: float | None = None  # seconds, of a window of the video
-    end: float | None = None
+    start: float | None = None  # seconds; what was seen begins here. None, as the next two, without a frame rate
+    end: float | None = None  # likewise; with several clips, the last one's
+    duration: float | None = None  # of the whole video
+
+    @property
+    def unclear(self) -> bool:
+        """Whether even the likeliest label is less likely than the others together: no more than a guess."""
+        return self.top[0].probability < _CLEAR
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        times = {} if self.start is None else {"start": self.start, "end": self.end}
-        return {"path": self.path, **times, "top": [score._asdict() for score in self.top]}
+        times = {"start": self.start, "end": self.end, "duration": self.duration}
+        return {"path": self.path, **times, "unclear": self.unclear, "top": [score._asdict() for score in self.top]}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a video that has one label."""
+
+    start: float  # seconds
+    end: float
+    label: str
+    probability: float  # mean over its windows
+    windows: int
+
+    @property
+    def unclear(self) -> bool:
+        """As of a `Prediction`."""
+        return self.probability < _CLEAR
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "unclear": self.unclear}
+
+
+def timeline(windows: Iterable[Prediction]) -> list[Segment]:
+    """The segments of a video: neighbouring windows with the same likeliest label, joined.
+
+        timeline(predict_windows("timesformer_tiny_divided.camera_motion", "holiday.mp4"))
+
+    Where two segments meet, each has half of what their windows share, or of the gap that they leave.
+
+    Args:
+        windows: of one video, in the order of time, as `predict_windows` gives them.
+
+    Raises:
+        ValueError: a prediction without start and end.
+    """
+    segments: list[Segment] = []
+    for label, group in groupby(windows, key=lambda window: window.top[0].label):
+        first, *_ = alike = list(group)
+        start, end = first.start, alike[-1].end
+        if start is None or end is None:
+            raise ValueError(f"{first.path}: a prediction has no start and end, expected those of predict_windows")
+        if segments:
+            start = (segments[-1].end + start) / 2
+            segments[-1] = replace(segments[-1], end=start)
+        mean = sum(window.top[0].probability for window in alike) / len(alike)
+        segments.append(Segment(start, end, label, mean, len(alike)))
+    return segments
 
 
 @overload
@@ -118,17 +174,23 @@ def predict(
     names = _names(model, labels)
     if isinstance(path_or_paths, (str, os.PathLike)):
         return predict(model, [path_or_paths], topk, clips, crops, labels=names, batch_size=batch_size)[0]
+    spec = clip_spec(model)
+    spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
     predictions = []
     for path in path_or_paths:
         try:
-            views = load_views(path, model, clips, crops)
+            video = open_video(path)
+            seen = view_indices(video, spec)
+            views = gather_views(video, seen, spec)
         except VideoReadError as error:
             if errors is None:
                 raise
             errors.append(error)
             continue
-        probabilities = fuse_views(_logits(model, views, batch_size), clip_spec(model).fuse).exp()
-        predictions.append(Prediction(os.fsdecode(path), _top(probabilities, names, topk)))
+        top = _top(fuse_views(_logits(model, views, batch_size), spec.fuse).exp(), names, topk)
+        fps = video.fps or spec.fps
+        times = (min(map(min, seen)) / fps, (max(map(max, seen)) + 1) / fps, video.num_frames / fps) if fps else ()
+        predictions.append(Prediction(video.path, top, *times))
     return predictions
 
 
@@ -140,6 +202,7 @@ def predict_windows(
     *,
     window: float | None = None,
     step: float | None = None,
+    max_windows: int | None = None,
     labels: Labels | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Prediction]:
@@ -150,10 +213,11 @@ def predict_windows(
 
     Args:
         model, topk, crops, labels, batch_size: as `predict` has them.
-        path: a video file.
+        path: a video file, or a folder of its frames, whose times are those of the model's `ClipSpec.fps`.
         window: seconds of video that one prediction sees, frames being taken evenly from all of it; None: what a
             densely sampled clip of the model spans, sampled as the model was trained.
         step: seconds from one window to the next; None: the window, so that they touch.
+        max_windows: of a video that has more, so many are taken, spread evenly; None: all.
 
     Raises:
         VideoReadError: the file can't be read, or has no frame rate and the model's spec none either.
@@ -166,19 +230,22 @@ def predict_windows(
     for name, value in {"window": window, "step": step}.items():
         if value is not None and value <= 0:
             raise ValueError(f"{name} is {value}, expected a positive number of seconds")
+    if max_windows is not None and max_windows < 1:
+        raise ValueError(f"max_windows is {max_windows}, expected a whole number from 1 up")
     if window is None and spec.sampling == "uniform":
         raise ValueError("this model samples whole videos, of any length: give the window's length in seconds")
-    return _windows(model, Video(path), spec, names, topk, window, step, batch_size)
+    return _windows(model, open_video(path), spec, names, topk, window, step, max_windows, batch_size)
 
 
 def _windows(
     model: TimeSformer,
-    video: Video,
+    video: Frames,
     spec: ClipSpec,
     names: Sequence[str],
     topk: int,
     window: float | None,
     step: float | None,
+    max_windows: int | None,
     batch_size: int | None,
 ) -> Iterator[Prediction]:
     fps = video.fps or spec.fps
@@ -192,6 +259,8 @@ def _windows(
     starts = list(range(0, max(video.num_frames - length, 0) + 1, hop))
     if starts[-1] + length < video.num_frames:
         starts.append(video.num_frames - length)
+    if max_windows is not None and len(starts) > max_windows:
+        starts = [starts[len(starts) * (2 * i + 1) // (2 * max_windows)] for i in range(max_windows)]
     length = min(length, video.num_frames)
     # Windows of one batch, so that small models do not run one at a time.
     together = max(1, (batch_size or _batch_size(model)) // spec.crops)
@@ -204,7 +273,7 @@ def _windows(
         logits = _logits(model, torch.cat(views), batch_size)
         for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
             top = _top(fuse_views(rows, spec.fuse).exp(), names, topk)
-            yield Prediction(video.path, top, start / fps, (start + length) / fps)
+            yield Prediction(video.path, top, start / fps, (start + length) / fps, video.num_frames / fps)
 
 
 def fuse_views(logits: torch.Tensor, how: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from small_models import tiny
 
 from timesformer_zoo import load_views, predict, push_to_hf_hub, save_pretrained
-from timesformer_zoo.cli.main import main
+from timesformer_zoo_cli import main
 
 # The client itself passes the bytes of an upload to its HTTP library in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -110,7 +110,7 @@ def test_the_cards_code_runs(
     assert [line.split()[1] for line in printed] == [score.label for score in predict(model, video, labels=LABELS).top]
     (command,) = re.findall(r"^timesformer-zoo (classify .*)$", card, flags=re.MULTILINE)
     assert main(command.split()) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "video.mp4"
+    assert capsys.readouterr().out.startswith("video.mp4: ")
 
 
 @pytest.mark.parametrize("kept", [{"num_classes": 0}, {"global_pool": "frame"}], ids=["no head", "frames"])

@@ -11,10 +11,10 @@ from small_models import DATA, equal, tiny, tiny_vit
 from transformers import TimesformerForVideoClassification
 
 from timesformer_zoo import CheckpointError, load_model, save_pretrained
-from timesformer_zoo.cli.main import main
 from timesformer_zoo.hub.convert import convert, model_of_file
 from timesformer_zoo.labels import known_labels, model_labels, set_labels
 from timesformer_zoo.weights.formats import from_native
+from timesformer_zoo_cli import main
 
 SMALL = dict(img_size=32, depth=1)
 TINY = "timesformer_tiny_divided"

@@ -18,8 +18,8 @@ from timm.models import PretrainedCfg
 from transformers import AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
 
 from timesformer_zoo import TimeSformer, clip_spec, predict, push_to_hf_hub, save_pretrained
-from timesformer_zoo.cli.main import main
 from timesformer_zoo.labels import known_labels, set_labels
+from timesformer_zoo_cli import main
 
 # The client itself passes the bytes of an upload to its HTTP library in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -1,6 +1,5 @@
 """Evaluation: views, protocols, metrics, and several processes."""
 
-import argparse
 import json
 import re
 import sys
@@ -25,7 +24,7 @@ from timesformer_zoo import (
     plot_confusion,
     save_pretrained,
 )
-from timesformer_zoo.cli import evaluate as verb
+from timesformer_zoo_cli import main
 
 CLIP = dict(stride=2, fps=None, crops=3)
 
@@ -222,9 +221,7 @@ def test_mean_over_splits(bright):
 
 
 def run(arguments):
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    verb.run(parser.parse_args(arguments))
+    assert main(["evaluate", *arguments]) == 0
 
 
 def save_model_and_lists(folder: Path, videos: VideoList) -> None:

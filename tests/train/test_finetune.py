@@ -1,6 +1,5 @@
 """Recipes, and training runs: the same however they are dealt out, killed and resumed."""
 
-import argparse
 import os
 import signal
 import time
@@ -13,8 +12,8 @@ from ranks import LIMIT, join, launch
 from safetensors.torch import load_file
 
 from timesformer_zoo import TimeSformer, VideoDataset, finetune, read_videos
-from timesformer_zoo.cli import finetune as verb
 from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo_cli import main
 
 PLAIN = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)
 
@@ -208,9 +207,7 @@ ARGUMENTS = (
 
 
 def train(films, out):
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    verb.run(parser.parse_args([str(films), "--out", str(out), *ARGUMENTS.split()]))
+    assert main(["finetune", str(films), "--out", str(out), *ARGUMENTS.split()]) == 0
 
 
 def test_a_run_of_two_processes_that_was_killed_goes_on_to_the_same_result(films, tmp_path):

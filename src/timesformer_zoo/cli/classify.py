@@ -1,44 +1,26 @@
-"""`timesformer-zoo classify`: labels of video files."""
+"""`timesformer-zoo classify`: labels of video files, over time or of each as a whole."""
 
 from __future__ import annotations
 
-import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
+from timesformer_zoo.cli.common import find_videos, print_json
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model
-from timesformer_zoo.prediction import Prediction, predict, predict_windows
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.prediction import Prediction, Segment, predict, predict_windows, timeline
+from timesformer_zoo.video.clip import clip_spec
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["run"]
 
-DEFAULT_MODEL = "timesformer_tiny_divided.camera_motion"  # ships with the package: needs no network
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Of `timesformer-zoo classify`."""
-    parser.add_argument(
-        "videos", metavar="VIDEO", nargs="+", help="a video file; without windows also a folder of its frames"
-    )
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        default=DEFAULT_MODEL,
-        help="a name that `list` shows, hf-hub:OWNER/NAME, or a folder (default: camera motion, which ships with this)",
-    )
-    parser.add_argument("--top-k", metavar="N", type=int, default=5, help="how many labels (default: 5)")
-    parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
-    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
-    parser.add_argument("--windows", action="store_true", help="classify window after window of each video")
-    parser.add_argument("--window", metavar="SECONDS", type=float, help="length of a window; implies --windows")
-    parser.add_argument("--step", metavar="SECONDS", type=float, help="from one window to the next; implies --windows")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
-    parser.add_argument("--json", action="store_true", help="print a JSON array, one object a prediction")
+Answer = dict[str, Any]  # of one video, as --json prints it
 
 
 def run(args: Namespace) -> int:
@@ -48,34 +30,146 @@ def run(args: Namespace) -> int:
         torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    in_windows = args.windows or args.window is not None or args.step is not None
+    videos = list(find_videos(args.videos))
     model = load_model(args.model, device=device)
+    in_windows = _in_windows(args, model)
     console = Console(stderr=True)
-    results: list[dict[str, Any]] = []
     status = 0
-    for path in track(args.videos, "Classifying", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            predictions: list[Prediction] = (
-                list(predict_windows(model, path, args.top_k, args.crops, window=args.window, step=args.step))
-                if in_windows
-                else [predict(model, path, args.top_k, args.clips, args.crops)]
-            )
-        except VideoReadError as error:
-            print(f"timesformer-zoo classify: {error}", file=sys.stderr)
-            results.append({"path": path, "error": str(error)})
-            status = 1
-            continue
-        results.extend(prediction.to_dict() for prediction in predictions)
-        if not args.json:
-            for prediction in predictions:
-                _print_prediction(prediction)
-    if args.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+    answers: list[Answer] = []
+    # What is printed above the bar goes where the bar does, unless the output is read by another than the terminal.
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
+    ) as bar:
+        task = bar.add_task("classifying", total=len(videos))
+        for number, (path, problem) in enumerate(videos):
+            try:
+                if problem is not None:
+                    raise problem
+                answer = _over_time(model, path, args, bar) if in_windows else _once(model, path, args)
+            except VideoReadError as error:
+                print(f"timesformer-zoo classify: {error}", file=sys.stderr)
+                answer = {"path": path, "error": str(error)}
+                status = 1
+            if args.json:
+                print_json(answer)
+            elif "error" not in answer:
+                print("\n".join(_lines(answer)), flush=True)
+            answers.append(answer)
+            bar.update(task, completed=number + 1)
+    if len(answers) > 1 and in_windows and not args.json:
+        _print_table(answers)
     return status
 
 
-def _print_prediction(prediction: Any) -> None:
-    times = "" if prediction.start is None else f"  {prediction.start:.1f}-{prediction.end:.1f} s"
-    print(prediction.path + times)
-    for label, probability, _ in prediction.top:
-        print(f"  {probability:6.1%}  {label}")
+def _in_windows(args: Namespace, model: TimeSformer) -> bool:
+    of_windows = [name for name in ("window", "step") if getattr(args, name) is not None]
+    if args.windows is False and of_windows:
+        raise ValueError(f"--no-windows and --{of_windows[0]} contradict each other: leave one out")
+    if args.clips is not None and (args.windows or of_windows):
+        raise ValueError("--clips is for looking once, with --no-windows; a window has one clip")
+    if args.windows is not None:
+        return bool(args.windows)
+    return bool(of_windows) or (clip_spec(model).windows and args.clips is None)
+
+
+def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
+    spec = clip_spec(model)
+    views = {"clips": args.clips or spec.clips, "crops": args.crops or spec.crops}
+    return {**predict(model, path, args.top_k, args.clips, args.crops).to_dict(), **views}
+
+
+def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:
+    windows: list[Prediction] = []
+    task = bar.add_task(path, total=None)
+    try:
+        for window in predict_windows(
+            model, path, 1, args.crops, window=args.window, step=args.step, max_windows=args.max_windows
+        ):
+            windows.append(window)
+            bar.update(task, total=window.duration, completed=window.end)
+    finally:
+        bar.remove_task(task)
+    segments = timeline(windows)
+    first, *rest = windows
+    return {
+        "path": path,
+        "start": first.start,
+        "end": windows[-1].end,
+        "duration": first.duration,
+        "windows": {
+            "count": len(windows),
+            "seconds": _seconds(first.end, first.start),
+            "every": _seconds(rest[0].start, first.start) if rest else None,
+        },
+        "summary": _summary(segments),
+        "timeline": [segment.to_dict() for segment in segments],
+    }
+
+
+def _seconds(end: float | None, start: float | None) -> float:
+    return (end or 0) - (start or 0)
+
+
+def _summary(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+    """The share of the time of each label, the longest first; of what is unclear, together."""
+    seconds: dict[str | None, float] = {}
+    for segment in segments:
+        label = None if segment.unclear else segment.label
+        seconds[label] = seconds.get(label, 0.0) + segment.end - segment.start
+    total = sum(seconds.values())
+    return [
+        {"label": label, "unclear": label is None, "share": value / total}
+        for label, value in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+# ---- for people ----
+
+
+def _lines(answer: Answer) -> list[str]:
+    """What was looked at, and what was seen."""
+    if "timeline" in answer:
+        rows = [
+            f"  {_clock(s['start'])} - {_clock(s['end'])}  {_sureness(s['label'], s['probability'], s['unclear'])}"
+            for s in answer["timeline"]
+        ]
+        return [f"{answer['path']}: {_words(answer['summary'])}  [{_windows_in_words(answer)}]", *rows]
+    clips, crops = answer["clips"], answer["crops"]
+    seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
+    if answer["start"] is not None:
+        seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+    title = f"{answer['path']}: {'unclear' if answer['unclear'] else answer['top'][0]['label']}  [{seen}]"
+    return [title, *(f"  {score['probability']:6.1%}  {score['label']}" for score in answer["top"])]
+
+
+def _windows_in_words(answer: Answer) -> str:
+    windows = answer["windows"]
+    words = f"{windows['count']} window{'s' * (windows['count'] > 1)} of {windows['seconds']:.1f} s"
+    gaps = windows["every"] is not None and windows["every"] > windows["seconds"] * 1.01
+    words += f", one every {windows['every']:.1f} s," if gaps else ""
+    return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+
+
+def _words(summary: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary)
+
+
+def _sureness(label: str, probability: float, unclear: bool) -> str:
+    return f"unclear (at best {label}, {probability:.0%})" if unclear else f"{label} ({probability:.0%} sure)"
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are some: 0:07.5."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{tenths / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
+
+
+def _print_table(answers: Sequence[Answer]) -> None:
+    width = max(len(answer["path"]) for answer in answers)
+    print("\nAll videos, shares of their time:")
+    for answer in answers:
+        length = _clock(answer["duration"]) if "duration" in answer else ""
+        words = "could not be read" if "error" in answer else _words(answer["summary"])
+        print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from timesformer_zoo.data.catalogue import DATASETS
+from timesformer_zoo.data.annotations import VideoIndex, is_frame_folder
+from timesformer_zoo.errors import VideoReadError
 
-__all__ = ["add_data_arguments"]
+__all__ = ["find_videos", "print_json"]
 
 
-def add_data_arguments(parser: ArgumentParser) -> None:
-    """Arguments of the verbs that read a data set."""
-    about = "default: folder; " + "; ".join(f"{name}: {entry.about}" for name, entry in DATASETS.items())
-    parser.add_argument("videos", type=Path, help="folder of the videos")
-    parser.add_argument("--data", default="folder", choices=DATASETS, metavar="NAME", help=about)
-    parser.add_argument("--annotations", type=Path, help="annotation file, or the folder with the published files")
-    parser.add_argument("--labels", help="class names: a text or JSON file, or the name of a label set")
-    parser.add_argument("--clips", type=int, help="test views along time (default: the model's)")
-    parser.add_argument("--crops", type=int, help="test views along the longer side (default: the model's)")
-    parser.add_argument("--workers", type=int, default=4, help="processes that decode videos (default: 4)")
-    parser.add_argument(
-        "--on-error",
-        default="fail",
-        choices=("fail", "skip"),
-        help="for missing and unreadable videos: stop (default), or leave them out and list them at the end",
-    )
+def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
+    """The videos that a user means: each path, or a name that leads to no video and why.
+
+    Args:
+        names: each a file, a folder of videos (all of it, and below), a folder of one video's frames, a pattern with
+            *, ?, [] and ** (of a shell that left it alone), or "-" for such names on standard input, one a line.
+    """
+    for name in names:
+        if name == "-":
+            yield from find_videos(line for line in map(str.strip, sys.stdin) if line not in ("", "-"))
+            continue
+        try:
+            if os.path.isdir(name) and not is_frame_folder(name):
+                found = VideoIndex(Path(name)).paths
+                yield from ((path, None) for path in found)
+                if not found:
+                    yield name, VideoReadError(f"{name}: no videos in this folder")
+            elif glob.has_magic(name) and not os.path.exists(name):
+                matches = sorted(glob.glob(name, recursive=True))
+                yield from find_videos(matches)
+                if not matches:
+                    yield name, VideoReadError(f"{name}: no file fits this pattern")
+            else:
+                yield name, None
+        except OSError as error:
+            yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One object in one line, at once, so that a program can read it while the next is worked on."""
+    print(json.dumps(values, ensure_ascii=False), flush=True)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from pathlib import Path
+from argparse import Namespace
 
+from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.hub.convert import convert
 
-__all__ = ["add_arguments", "run"]
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Of `timesformer-zoo convert`."""
-    parser.add_argument("source", metavar="IN", type=Path, help="a file of weights in any known format, or a folder")
-    parser.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file that ends in .safetensors")
-    parser.add_argument("--to", required=True, choices=["native", "transformers"], help="format of OUT")
-    parser.add_argument("--model", metavar="NAME", help="what IN is, as timesformer_base_divided.ssv2")
-    parser.add_argument("--force", action="store_true", help="replace OUT")
+__all__ = ["run"]
 
 
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo convert`."""
-    print(convert(args.source, args.out, args.to, model=args.model, force=args.force))
+    out = convert(args.source, args.out, args.to, model=args.model, force=args.force)
+    if args.json:
+        print_json({"path": str(out), "format": args.to})
+    else:
+        print(out)
     return 0

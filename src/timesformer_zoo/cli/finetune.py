@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import timm
 
-from timesformer_zoo.cli.common import add_data_arguments
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
 from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
@@ -18,38 +17,7 @@ from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.finetune import finetune
 from timesformer_zoo.train.recipe import RECIPES, Recipe
 
-__all__ = ["add_arguments", "run"]
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Of `timesformer-zoo finetune`."""
-    add_data_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and training states")
-    parser.add_argument("--fold", help="which way to split the data (default: the first, where there are several)")
-    parser.add_argument(
-        "--val", default="auto", help="split to evaluate on after each epoch, or none (default: the first but train)"
-    )
-    parser.add_argument(
-        "--model",
-        default="timesformer_base_divided.k400",
-        help="to start from: a name that `list` shows, hf-hub:OWNER/NAME, or a folder (default: %(default)s)",
-    )
-    parser.add_argument("--scratch", action="store_true", help="do not load weights")
-    parser.add_argument("--num-frames", type=int, help="frames of a clip (default: the model's)")
-    parser.add_argument("--img-size", type=int, help="pixels of a frame's side (default: the model's)")
-    parser.add_argument(
-        "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
-    )
-    parser.add_argument("--recipe", default="small-data", choices=RECIPES, help="default: %(default)s")
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
-    )
-    parser.add_argument("--amp", default=None, choices=("no", "bf16", "fp16"), help="default: as accelerate was set up")
-    parser.add_argument(
-        "--save-every", type=int, help="optimizer steps between training states, besides one after each epoch"
-    )
-    parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
-    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+__all__ = ["run"]
 
 
 def run(args: Namespace) -> int:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import timm
-import torch
-
-from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.cli.common import print_json
+from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.video.clip import ClipSpec
 from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 
-__all__ = ["ListedModel", "add_arguments", "list_models", "run"]
+__all__ = ["ListedModel", "list_models", "run"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ListedModel:
     num_classes: int
     top1: float | None  # as reported by the publisher, %
     top5: float | None
+    image: bool  # an image ViT, inflated: no video was seen
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -52,21 +54,21 @@ def list_models(pattern: str = "*") -> list[ListedModel]:
 
 
 def _row(name: str, entry: Checkpoint) -> ListedModel:
-    with torch.device("meta"):  # shapes without memory
-        model: Any = timm.create_model(name)
+    _, _, mode = name.partition(".")[0].removeprefix("timesformer_").partition("_")
     return ListedModel(
         name=name,
-        mode=model.attention.value,
+        mode=AttentionMode(mode).value,
         num_frames=entry.num_frames,
         img_size=entry.img_size,
-        sampling=clip_spec(model).sampling_in_words,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        sampling=ClipSpec.from_dict({"size": entry.img_size, **entry.clip}).sampling_in_words,
+        parameters=entry.num_params,
         weights=_weights(entry),
         license=entry.license,
         labels=entry.labels,
         num_classes=entry.num_classes,
         top1=entry.top1,
         top5=entry.top5,
+        image=entry.image,
     )
 
 
@@ -82,34 +84,56 @@ def _weights(entry: Checkpoint) -> str:
     return f"image ViT, inflated: no video seen ({where})" if entry.image else where
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Of `timesformer-zoo list`."""
-    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="part of a name, or with * and ?")
-    parser.add_argument("--json", action="store_true", help="print a JSON array, one object a model")
-
-
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo list`."""
-    rows = [row.to_dict() for row in list_models(args.pattern)]
-    if args.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif rows:
-        _print_table(
-            [("name", "frames × px", "sampling", "params", "top-1", "top-5", "licence", "weights"), *map(_cells, rows)]
-        )
+    rows = [
+        row
+        for row in list_models(args.pattern)
+        if args.mode in (None, row.mode)
+        and args.task in (None, row.labels or "none")
+        and args.licence in (None, row.license)
+    ]
+    for row in rows if args.json else ():
+        print_json(row.to_dict())
+    if rows and not args.json:
+        _print_table(rows)
     if not rows:
-        print(f"timesformer-zoo list: no model's name has {args.pattern!r} in it", file=sys.stderr)
+        options = {"--mode": args.mode, "--task": args.task, "--licence": args.licence}
+        given = [repr(args.pattern), *(f"{name} {value}" for name, value in options.items() if value)]
+        print(f"timesformer-zoo list: there is no model for {' and '.join(given)}", file=sys.stderr)
     return 0 if rows else 1
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    scores = ("" if row[name] is None else str(row[name]) for name in ("top1", "top5"))
-    input_size, params = f"{row['num_frames']} × {row['img_size']}", f"{row['parameters'] / 1e6:.1f} M"
-    return (row["name"], input_size, row["sampling"], params, *scores, row["license"], row["weights"])
+# Title -> a row's cell. At 80 columns there is room for those of the first line; a wider terminal has more.
+COLUMNS: dict[str, Callable[[ListedModel], str]] = {
+    "name": lambda row: row.name,
+    "frames × px": lambda row: f"{row.num_frames} × {row.img_size}",
+    "top-1": lambda row: _trained(row) if row.top1 is None else str(row.top1),
+    "licence": lambda row: row.license,
+    "top-5": lambda row: "" if row.top5 is None else str(row.top5),
+    "params": lambda row: f"{row.parameters / 1e6:.1f} M",
+    "sampling": lambda row: row.sampling,
+    "weights": lambda row: row.weights,
+}
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    """One line a row, whole however narrow the terminal is, so that grep finds all of it."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _trained(row: ListedModel) -> str:
+    return "image" if row.image else "none" if row.weights == "none" else ""
+
+
+def _print_table(rows: Sequence[ListedModel]) -> None:
+    """One line a row: as many columns as the terminal has room for; all of them, whole, for another program."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+    lines = [""] * (len(rows) + 1)
+    for title, cell in COLUMNS.items():
+        cells = [title, *map(cell, rows)]
+        width = max(map(len, cells))
+        wider = [f"{line}{'  ' if line else ''}{text:{width}}" for line, text in zip(lines, cells, strict=True)]
+        if room is not None and len(wider[0]) > room and lines[0]:
+            break
+        lines = wider
+    else:
+        title = ""
+    print("\n".join(line.rstrip() for line in lines))
+    if title:
+        print("\nimage: an image ViT, inflated: no video seen. none: no weights. More: --json.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import nn
 
@@ -151,8 +152,10 @@ def evaluate(
     weight = next(plain.parameters())
     guesses: dict[int, list[int]] = {}  # sample -> classes, the likeliest first
     skipped: dict[int, str] = {}
+    console = Console(stderr=True)  # results may be read from stdout
+    progress = progress and console.is_terminal
     with inference(model):
-        for batch in track(loader, "evaluating", disable=not progress or rank > 0):
+        for batch in track(loader, "evaluating", console=console, disable=not progress or rank > 0):
             skipped.update(batch.skipped)
             flat = batch.clips.flatten(0, 1)
             # FSDP needs every process to call the model equally often, even for what could not be read.

@@ -44,6 +44,7 @@ class ClipSpec:
     flip: bool = True  # training: mirror half of the clips (off where left and right are labels, as in SSv2)
     fuse: str = "logits"  # views -> prediction: "logits" (their sum, official) or "softmax" (the mean, paper)
     labels: str | None = None  # name of a label set
+    windows: bool = False  # a video is labelled window by window (a clip is a moment of it), not once as a whole
 
     def __post_init__(self) -> None:
         size = (self.size, self.size) if isinstance(self.size, int) else self.size

@@ -192,6 +192,7 @@ def _first_line(error: BaseException) -> str:
 class Frames(Protocol):
     """What `Video` and `FrameFolder` have in common."""
 
+    path: str
     num_frames: int
     fps: float | None
 

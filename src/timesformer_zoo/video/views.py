@@ -13,7 +13,7 @@ import torch
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, crop_views, frame_indices
 from timesformer_zoo.video.reader import Frames, open_video
 
-__all__ = ["gather_views", "load_views", "read_clip"]
+__all__ = ["gather_views", "load_views", "read_clip", "view_indices"]
 
 PathLike = str | os.PathLike[str]
 
@@ -70,9 +70,14 @@ def load_views(
     spec = clip_spec(model_or_spec)
     spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
     video = open_video(path, num_threads=num_threads)
-    places = [(clip, spec.clips) for clip in range(spec.clips)]
-    indices = [frame_indices(spec, video.num_frames, video.fps, clip=clip, num_clips=of) for clip, of in places]
-    return gather_views(video, indices, spec)
+    return gather_views(video, view_indices(video, spec), spec)
+
+
+def view_indices(video: Frames, spec: ClipSpec) -> list[list[int]]:
+    """The frame indices of each of the `spec.clips` test clips of a video."""
+    return [
+        frame_indices(spec, video.num_frames, video.fps, clip=clip, num_clips=spec.clips) for clip in range(spec.clips)
+    ]
 
 
 def gather_views(

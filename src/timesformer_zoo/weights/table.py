@@ -49,11 +49,11 @@ class Checkpoint:
 
 # The paper's three models: every which frame is seen, at 30 a second, and what the short side is scaled to in training
 # where that is not ClipSpec's own. And the small one: a crop beside the centre would see zoom and roll as a pan, too,
-# and a flip would turn left into right.
+# and a flip would turn left into right; and a clip of it is a second, of which a video has many.
 BASE: dict[str, Any] = dict(num_frames=8, img_size=224, clip={"stride": 32})
 HR: dict[str, Any] = dict(num_frames=16, img_size=448, clip={"stride": 16, "jitter": [448, 512]})
 L: dict[str, Any] = dict(num_frames=96, img_size=224, clip={"stride": 4})
-TINY: dict[str, Any] = dict(num_frames=8, img_size=64, clip={"stride": 4, "crops": 1, "flip": False})
+TINY: dict[str, Any] = dict(num_frames=8, img_size=64, clip={"stride": 4, "crops": 1, "flip": False, "windows": True})
 
 # SSv2: a frame of each segment of the whole video; left and right are part of the labels.
 UNIFORM: dict[str, Any] = {"sampling": "uniform", "flip": False}

@@ -1,0 +1,329 @@
+"""The command `timesformer-zoo`: its verbs, their arguments and help, and how a failure ends.
+
+It lies beside the package, and imports nothing of it before a verb runs: importing the package imports torch and timm,
+which takes seconds, and help, a typing error and shell completion need neither. So choices and defaults are literal
+here; the tests hold them to the tables that they come from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["VERBS", "main", "parse"]
+
+MODES = ("space_only", "joint", "divided", "local_global", "axial")
+TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
+LICENCES = ("apache-2.0", "cc-by-nc-4.0")
+RECIPES = ("paper", "small-data")
+PROTOCOLS = {
+    "model": "as the model's ClipSpec says, and as predict does",
+    "official": "the authors' code: clips from frame 0, sum of the logits",
+    "paper": "the paper's text: clip in the middle, mean of the softmax",
+}
+DATASETS = {
+    "folder": "a folder per class, in train/ and val/ or not",
+    "list": "a line per video: path label, or path,label[,start,end] with a header",
+    "json": "objects with path, label and, for parts of a video, start and end",
+    "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
+    "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
+    "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",
+    "ucf101": "UCF101 and its ucfTrainTestlist",
+    "hmdb51": "HMDB51 and its testTrainMulti_7030_splits",
+    "diving48": "Diving-48, the cleaned labels V2",
+    "ntu60": "NTU RGB+D",
+    "ntu120": "NTU RGB+D 120; classes are called A001 to A120 unless named",
+    "howto100m": "long videos: video_id and task_id (or label) of each, or of each of their parts, with start and end",
+}
+
+MODEL = "a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
+JSON = "print JSON, one object in a line"
+# What shtab has as shtab.FILE: which completions a shell is to offer.
+_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def _classify(parser: ArgumentParser) -> None:
+    videos = parser.add_argument(
+        "videos",
+        metavar="VIDEO",
+        nargs="+",
+        help="a video file, a folder (all videos in it and below), a folder of one video's frames, a pattern such as "
+        "'**/*.mp4', or - for a list of these on standard input, one a line",
+    )
+    videos.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        default="timesformer_tiny_divided.camera_motion",  # ships with the package: needs no network
+        help=f"{MODEL} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--windows",
+        action=BooleanOptionalAction,
+        help="label the video window by window and join them to a timeline, or look once, at the model's test views "
+        "(default: as the model says; `camera_motion` goes by windows, Kinetics and SSv2 models look once)",
+    )
+    parser.add_argument(
+        "--window", metavar="SECONDS", type=float, help="length of a window (default: the model's clip); with --windows"
+    )
+    parser.add_argument(
+        "--step",
+        metavar="SECONDS",
+        type=float,
+        help="from one window to the next (default: the window's length); with --windows",
+    )
+    parser.add_argument(
+        "--max-windows",
+        metavar="N",
+        type=int,
+        default=1000,
+        help="of a longer video, so many windows spread evenly (default: %(default)s)",
+    )
+    parser.add_argument("--top-k", metavar="N", type=int, default=5, help="labels, looking once (default: %(default)s)")
+    parser.add_argument(
+        "--clips", metavar="N", type=int, help="test clips along time, looking once (default: the model's)"
+    )
+    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
+
+
+def _list(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="*", help="part of a name, or with * and ? (default: all)"
+    )
+    parser.add_argument("--mode", choices=MODES, help="of attention (default: all)")
+    parser.add_argument("--task", choices=TASKS, help="the data set of its labels; none: a new head (default: all)")
+    parser.add_argument("--licence", "--license", choices=LICENCES, help="of the weights (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each model")
+
+
+def _data(parser: ArgumentParser) -> None:
+    """Arguments of the verbs that read a data set."""
+    about = "default: %(default)s; " + "; ".join(f"{name}: {text}" for name, text in DATASETS.items())
+    videos = parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of the videos")
+    videos.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument("--data", default="folder", choices=DATASETS, metavar="NAME", help=about)
+    parser.add_argument("--annotations", type=Path, help="annotation file, or the folder with the published files")
+    parser.add_argument("--labels", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
+    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=4, help="processes that decode videos (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--on-error",
+        default="fail",
+        choices=("fail", "skip"),
+        help="for missing and unreadable videos: stop, or go on and list them at the end (default: %(default)s)",
+    )
+    parser.add_argument("--amp", choices=("no", "bf16", "fp16"), help="precision (default: as accelerate was set up)")
+
+
+def _finetune(parser: ArgumentParser) -> None:
+    _data(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and training states")
+    parser.add_argument("--fold", help="which way to split the data (default: the first, where there are several)")
+    parser.add_argument(
+        "--val", default="auto", help="split to evaluate on after each epoch, or none (default: the first but train)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        default="timesformer_base_divided.k400",
+        help=f"to start from: {MODEL} (default: %(default)s)",
+    )
+    parser.add_argument("--scratch", action="store_true", help="do not load weights")
+    parser.add_argument("--num-frames", metavar="N", type=int, help="frames of a clip (default: the model's)")
+    parser.add_argument("--img-size", metavar="N", type=int, help="pixels of a frame's side (default: the model's)")
+    parser.add_argument(
+        "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
+    )
+    parser.add_argument("--recipe", default="small-data", choices=RECIPES, help="default: %(default)s")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
+    )
+    parser.add_argument(
+        "--save-every",
+        metavar="N",
+        type=int,
+        help="optimizer steps between training states, besides one after each epoch",
+    )
+    parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
+    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+
+
+def _evaluate(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; {{fold}} in it is filled in")
+    _data(parser)
+    parser.add_argument("--split", default="auto", help="of the data set (default: the first but train)")
+    parser.add_argument(
+        "--fold", nargs="+", default=[None], help="default: the first; several give each one's scores and their mean"
+    )
+    about = "; ".join(f"{name}: {text}" for name, text in PROTOCOLS.items())
+    parser.add_argument("--protocol", default="model", choices=PROTOCOLS, help=f"default: %(default)s; {about}")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=8,
+        help="views that run at once in a process (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for results.json and confusion.png")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, one object in a line for each fold; all else to stderr",
+    )
+
+
+def _convert(parser: ArgumentParser) -> None:
+    source = parser.add_argument(
+        "source", metavar="IN", type=Path, help="a file of weights in any known format, or a folder"
+    )
+    source.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file that ends in .safetensors")
+    parser.add_argument("--to", required=True, choices=("native", "transformers"), help="format of OUT")
+    parser.add_argument("--model", metavar="NAME", help="what IN is, as timesformer_base_divided.ssv2")
+    parser.add_argument("--force", action="store_true", help="replace OUT")
+    parser.add_argument("--json", action="store_true", help=JSON)
+
+
+def _push(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"what to publish: {MODEL}")
+    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; made if it does not exist")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="class names, a line each (default: the model's)")
+    parser.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[], help="for the card; repeatable")
+    parser.add_argument("--training-data", metavar="TEXT", help="what it was trained on, for the card")
+    parser.add_argument("--eval-data", metavar="TEXT", help="what the metrics were measured on")
+    parser.add_argument("--license", help="default: that of the weights it started from")
+    parser.add_argument("--example", metavar="VIDEO", type=Path, help="a video to go with it, for the widget")
+    parser.add_argument("--also-transformers", action="store_true", help="loads in transformers, too")
+    parser.add_argument("--private", action="store_true", help="if the repository is new")
+    parser.add_argument("--revision", metavar="BRANCH", help="an existing branch (default: main)")
+    parser.add_argument("--message", default="Add model", help="of the commit (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help=JSON)
+
+
+class Verb(NamedTuple):
+    """Of the command; `timesformer_zoo.cli` has a module of its name, with `run(args) -> exit status`."""
+
+    about: str
+    example: str  # its arguments
+    add_arguments: Callable[[ArgumentParser], None]
+
+
+VERBS = {
+    "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
+    "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
+    "finetune": Verb("train a model on a data set", "videos/ --out run --set epochs=5", _finetune),
+    "evaluate": Verb("accuracy on a data set", "run/model videos/ --split val --out scores", _evaluate),
+    "convert": Verb(
+        "weights of any known format to ours or transformers'",
+        "weights.pyth mine --model timesformer_base_divided.k400 --to transformers",
+        _convert,
+    ),
+    "push": Verb("publish a model on the Hugging Face Hub", "run/model me/mine --metric accuracy=0.93", _push),
+}
+
+
+class _Version(Action):
+    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('timesformer-zoo')}")
+        parser.exit()
+
+
+class _Completion(Action):
+    def __call__(self, parser: ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            parser.error("completion needs shtab: pip install 'timesformer-zoo[completion]'")
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def _make_parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The command's, which has those of the verbs in it, and these by name."""
+    parser = ArgumentParser(
+        prog="timesformer-zoo",
+        description="TimeSformer, the video transformer: from video files to labels.",
+        epilog="example:\n  timesformer-zoo classify video.mp4\n\n`timesformer-zoo VERB --help` says more of a verb.",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="print the version")
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        default=SUPPRESS,
+        choices=("bash", "zsh", "tcsh"),
+        help='print what makes a shell complete the command: eval "$(timesformer-zoo --completion bash)"',
+    )
+    group = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    verbs = {}
+    for name, verb in VERBS.items():
+        verbs[name] = group.add_parser(
+            name,
+            help=verb.about,
+            description=f"{verb.about[0].upper()}{verb.about[1:]}.",
+            epilog=f"example:\n  timesformer-zoo {name} {verb.example}",
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        verb.add_arguments(verbs[name])
+    return parser, verbs
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """The command's arguments; `verb` is the verb's name.
+
+    Raises:
+        SystemExit: help was asked for, or they make no sense; either has been printed.
+    """
+    parser, verbs = _make_parsers()
+    if not argv or argv[0] not in verbs:
+        return parser.parse_args(argv)
+    args = verbs[argv[0]].parse_intermixed_args(argv[1:])  # options may stand between files, too
+    args.verb = argv[0]
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None: those of the process.
+
+    Returns:
+        0: done; 1: something failed, which stderr names; 2: the command makes no sense as given; 130: interrupted.
+    """
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        status: int = import_module(f"timesformer_zoo.cli.{args.verb}").run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        problem, status = "interrupted; what it has printed or written is done", 130
+    except BrokenPipeError:  # who read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in ("accelerate", "tensorboard"):
+            raise
+        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
+    except (OSError, ValueError) as error:
+        from timesformer_zoo.errors import TimesformerZooError
+
+        problem, status = str(error), 1 if isinstance(error, (TimesformerZooError, OSError)) else 2
+    print(f"timesformer-zoo {args.verb}: {problem}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
