@@ -59,16 +59,33 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
     out = tmp_path / "run"
     settings = ["epochs=3", "batch_size=6", "lr=2e-3", "warmup=0", "repeats=1"]
     assert (
-        main(["finetune", str(films), "--model", str(start), "--out", str(out), "--workers", "0", "--set", *settings])
+        main(
+            [
+                "finetune",
+                str(films),
+                "--model",
+                str(start),
+                "--out",
+                str(out),
+                "--workers",
+                "0",
+                "--json",
+                "--set",
+                *settings,
+            ]
+        )
         == 0
     )
-    assert "12 videos in 3 classes, 12 found" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "12 videos in 3 classes, 12 found" in printed.err
+    said = json.loads(printed.out)
 
     model = out / "model"
     assert main(["evaluate", str(model), str(films), "--out", str(out / "test"), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
     results = json.loads((out / "test" / "results.json").read_text())
     assert results == json.loads((out / "results.json").read_text())  # what fine-tuning said at its end
+    assert (said["model"], said["accuracy"], len(said["history"])) == (str(model), results["top1"], 3)
     assert (results["count"], results["crops"], results["classes"]) == (3, 2, list(FILMS))
     assert f"top-1 {results['top1']:.2%}" in printed
     assert (out / "test" / "confusion.png").exists()

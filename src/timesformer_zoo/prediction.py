@@ -262,8 +262,8 @@ def _windows(
     if max_windows is not None and len(starts) > max_windows:
         starts = [starts[len(starts) * (2 * i + 1) // (2 * max_windows)] for i in range(max_windows)]
     length = min(length, video.num_frames)
-    # Windows of one batch, so that small models do not run one at a time.
-    together = max(1, (batch_size or _batch_size(model)) // spec.crops)
+    # Windows of one batch, so that small models do not run one at a time; few enough that the first come soon.
+    together = max(1, (batch_size or min(_batch_size(model), 32)) // spec.crops)
     for first in range(0, len(starts), together):
         batch = starts[first : first + together]
         views = []

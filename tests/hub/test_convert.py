@@ -144,4 +144,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert_transformers_agrees(tmp_path / "out", model)
     assert main(arguments) == 1
     assert "--force" in capsys.readouterr().err
-    assert main([*arguments, "--force"]) == 0
+    assert main([*arguments, "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(tmp_path / "out"), "format": "transformers"}

@@ -303,5 +303,7 @@ def test_push_as_a_command(hub: HubServer, tmp_path: Path, capsys: pytest.Captur
     assert known_labels(again) == LABELS
     assert torch.equal(logits(again), logits(model))
     assert b"license: mit" in repo.read("README.md")
+    assert main(["push", str(tmp_path / "run"), "me/mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["commit"] == repo.refs["main"]
     assert main(["push", str(tmp_path / "run"), "other/mine"]) == 1
     assert "403" in capsys.readouterr().err

@@ -265,3 +265,5 @@ def test_the_verb_reports_folds_and_their_mean(
     assert mean["top5"] == sum(result["top5"] for result in folds) / 2
     assert f"ucf101 test, fold 2: top-1 {folds[1]['top1']:.2%}" in out
     assert f"mean over folds 1, 2: top-1 {mean['top1']:.2%}" in out
+    run([*arguments, "--json"])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [*folds, mean]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -80,7 +81,7 @@ def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
 
 def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:
     windows: list[Prediction] = []
-    task = bar.add_task(path, total=None)
+    task = bar.add_task(os.path.basename(path.rstrip(os.sep))[-40:], total=None)
     try:
         for window in predict_windows(
             model, path, 1, args.crops, window=args.window, step=args.step, max_windows=args.max_windows

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import timm
 
+from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
 from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
@@ -34,14 +36,19 @@ def run(args: Namespace) -> int:
         project_dir=args.out,
     )
     accelerator.init_trackers("tensorboard")
+
+    def say(text: str) -> None:
+        if accelerator.is_main_process:
+            print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+
     source = dict(fold=args.fold, annotations=args.annotations)
     train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
-    accelerator.print(train.report())
+    say(train.report())
     val = None
     if args.val != "none":
         split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
         val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
-        accelerator.print(val.report())
+        say(val.report())
     with accelerator.local_main_process_first():
         model = _create(args, recipe, train)
     done = finetune(
@@ -67,7 +74,7 @@ def run(args: Namespace) -> int:
             accelerator=accelerator,
             on_error=args.on_error,
         )
-        accelerator.print(result.summary())
+        say(result.summary())
         metrics = {"accuracy": result.top1}
         if accelerator.is_main_process:
             result.save(args.out)
@@ -76,8 +83,11 @@ def run(args: Namespace) -> int:
         save_pretrained(done.model, args.out / "model", labels=train.classes, metrics=metrics, training_data=data)
         (args.out / "history.json").write_text(json.dumps(done.history, indent=1) + "\n")
     for path, reason in done.skipped.items():
-        accelerator.print(f"skipped: {path}: {reason}")
-    accelerator.print(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+        say(f"skipped: {path}: {reason}")
+    say(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+    if args.json and accelerator.is_main_process:
+        found = {"history": done.history, "skipped": done.skipped}
+        print_json({"model": str(args.out / "model"), **(metrics or {}), **found})
     accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
     accelerator.end_training()
     return 0

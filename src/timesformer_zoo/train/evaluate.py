@@ -131,7 +131,7 @@ def evaluate(
         workers: processes that decode, for each process.
         accelerator: shares the work among its processes and gives each the whole result. None: this process does all.
         on_error: "fail" or "skip" for missing and unreadable videos.
-        progress: show a bar.
+        progress: show a bar, on a terminal.
 
     Raises:
         ValueError: unknown protocol, or a model with another number of classes than the videos have.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -75,7 +76,7 @@ def finetune(
         workers: processes that decode, for each training process.
         save_every: optimizer steps between checkpoints, besides one after each epoch.
         on_error: "fail" or "skip" for missing and unreadable videos; skipped ones are in the result.
-        progress: show a bar.
+        progress: show a bar on a terminal, and a line for each epoch, both on stderr.
 
     Raises:
         ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
@@ -93,7 +94,9 @@ def finetune(
     run = _Run(model, videos, recipe, Path(folder), accelerator, on_error)
     run.resume()
     total = recipe.epochs * run.steps_per_epoch
-    with Progress(disable=not (progress and run.accelerator.is_main_process)) as bar:
+    progress = progress and run.accelerator.is_main_process
+    console = Console(stderr=True)  # results may be read from stdout
+    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
         task = bar.add_task("training", total=total, completed=run.state.step)
         for step, parts in run.steps(workers):
             loss = run.step(step, parts)
@@ -101,8 +104,8 @@ def finetune(
             end_of_epoch = run.state.step % run.steps_per_epoch == 0
             if end_of_epoch:
                 entry = run.end_epoch(val, workers)
-                if not bar.disable:
-                    bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
+                if progress:
+                    console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
             if end_of_epoch or (save_every and run.state.step % save_every == 0):
                 run.save()
     return Finetuned(run.result(), run.state.history, run.state.skipped)
