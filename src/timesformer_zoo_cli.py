@@ -13,6 +13,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Na
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 __all__ = ["VERBS", "main", "parse"]
@@ -105,12 +106,19 @@ def _list(parser: ArgumentParser) -> None:
 
 def _data(parser: ArgumentParser) -> None:
     """Arguments of the verbs that read a data set."""
-    about = "default: %(default)s; " + "; ".join(f"{name}: {text}" for name, text in DATASETS.items())
     videos = parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of the videos")
     videos.complete = _FILES  # type: ignore[attr-defined]
-    parser.add_argument("--data", default="folder", choices=DATASETS, metavar="NAME", help=about)
-    parser.add_argument("--annotations", type=Path, help="annotation file, or the folder with the published files")
-    parser.add_argument("--labels", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument(
+        "--data",
+        default="folder",
+        choices=DATASETS,
+        metavar="NAME",
+        help="kind of data set, see below (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--annotations", metavar="PATH", type=Path, help="annotation file, or the folder with the published files"
+    )
+    parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument(
@@ -127,10 +135,17 @@ def _data(parser: ArgumentParser) -> None:
 
 def _finetune(parser: ArgumentParser) -> None:
     _data(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model, results and training states")
-    parser.add_argument("--fold", help="which way to split the data (default: the first, where there are several)")
     parser.add_argument(
-        "--val", default="auto", help="split to evaluate on after each epoch, or none (default: the first but train)"
+        "--out", metavar="FOLDER", type=Path, required=True, help="for the model, results and training states"
+    )
+    parser.add_argument(
+        "--fold", metavar="NAME", help="which way to split the data (default: the first, where there are several)"
+    )
+    parser.add_argument(
+        "--val",
+        metavar="NAME",
+        default="auto",
+        help="split to evaluate on after each epoch, or none (default: the first but train)",
     )
     parser.add_argument(
         "--model",
@@ -162,12 +177,17 @@ def _finetune(parser: ArgumentParser) -> None:
 def _evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; {{fold}} in it is filled in")
     _data(parser)
-    parser.add_argument("--split", default="auto", help="of the data set (default: the first but train)")
     parser.add_argument(
-        "--fold", nargs="+", default=[None], help="default: the first; several give each one's scores and their mean"
+        "--split", metavar="NAME", default="auto", help="of the data set (default: the first but train)"
     )
-    about = "; ".join(f"{name}: {text}" for name, text in PROTOCOLS.items())
-    parser.add_argument("--protocol", default="model", choices=PROTOCOLS, help=f"default: %(default)s; {about}")
+    parser.add_argument(
+        "--fold",
+        metavar="NAME",
+        nargs="+",
+        default=[None],
+        help="default: the first; several give each one's scores and their mean",
+    )
+    parser.add_argument("--protocol", default="model", choices=PROTOCOLS, help="see below (default: %(default)s)")
     parser.add_argument(
         "--batch-size",
         metavar="N",
@@ -175,7 +195,7 @@ def _evaluate(parser: ArgumentParser) -> None:
         default=8,
         help="views that run at once in a process (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, help="folder for results.json and confusion.png")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for results.json and confusion.png")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -202,12 +222,12 @@ def _push(parser: ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[], help="for the card; repeatable")
     parser.add_argument("--training-data", metavar="TEXT", help="what it was trained on, for the card")
     parser.add_argument("--eval-data", metavar="TEXT", help="what the metrics were measured on")
-    parser.add_argument("--license", help="default: that of the weights it started from")
+    parser.add_argument("--license", metavar="NAME", help="default: that of the weights it started from")
     parser.add_argument("--example", metavar="VIDEO", type=Path, help="a video to go with it, for the widget")
     parser.add_argument("--also-transformers", action="store_true", help="loads in transformers, too")
     parser.add_argument("--private", action="store_true", help="if the repository is new")
     parser.add_argument("--revision", metavar="BRANCH", help="an existing branch (default: main)")
-    parser.add_argument("--message", default="Add model", help="of the commit (default: %(default)s)")
+    parser.add_argument("--message", metavar="TEXT", default="Add model", help="of the commit (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help=JSON)
 
 
@@ -217,13 +237,28 @@ class Verb(NamedTuple):
     about: str
     example: str  # its arguments
     add_arguments: Callable[[ArgumentParser], None]
+    notes: str = ""  # below its options
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    """What choices mean, where that is too much for an option's help."""
+    width = max(map(len, rows)) + 4
+    lines = [fill(f"  {name:{width - 2}}{text}", 80, subsequent_indent=" " * width) for name, text in rows.items()]
+    return "\n".join([f"{title}:", *lines]) + "\n\n"
 
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
     "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
-    "finetune": Verb("train a model on a data set", "videos/ --out run --set epochs=5", _finetune),
-    "evaluate": Verb("accuracy on a data set", "run/model videos/ --split val --out scores", _evaluate),
+    "finetune": Verb(
+        "train a model on a data set", "videos/ --out run --set epochs=5", _finetune, _table("data sets", DATASETS)
+    ),
+    "evaluate": Verb(
+        "accuracy on a data set",
+        "run/model videos/ --split val --out scores",
+        _evaluate,
+        _table("protocols", PROTOCOLS) + _table("data sets", DATASETS),
+    ),
     "convert": Verb(
         "weights of any known format to ours or transformers'",
         "weights.pyth mine --model timesformer_base_divided.k400 --to transformers",
@@ -274,7 +309,7 @@ def _make_parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             name,
             help=verb.about,
             description=f"{verb.about[0].upper()}{verb.about[1:]}.",
-            epilog=f"example:\n  timesformer-zoo {name} {verb.example}",
+            epilog=f"{verb.notes}example:\n  timesformer-zoo {name} {verb.example}",
             formatter_class=RawDescriptionHelpFormatter,
         )
         verb.add_arguments(verbs[name])

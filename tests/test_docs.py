@@ -79,7 +79,5 @@ def test_what_is_imported_is_public(source: Path) -> None:
     code = text if source.suffix == ".py" else "\n".join(block[1] for block in blocks_of(source))
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "timesformer_zoo":
-            if node.module == "timesformer_zoo_cli":  # the command itself
-                continue
             assert node.module == "timesformer_zoo"
             assert {alias.name for alias in node.names} <= set(timesformer_zoo.__all__)

@@ -262,6 +262,21 @@ def test_wrong_use_says_what_is_wrong(
     assert "Traceback" not in err
 
 
+def test_what_finetune_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert main(["finetune", "videos", "--out", "out"]) == 1
+    assert capsys.readouterr().err.endswith("needs accelerate: pip install 'timesformer-zoo[train]'\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "timesformer_zoo_cli", "list", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate(timeout=120)
+    assert err == ""
+
+
 # ---- list ----
 
 
