@@ -164,7 +164,7 @@ def predict(
             only they returned. None: the first is raised.
 
     Returns:
-        A `Prediction` for a file, a list of them for several.
+        A `Prediction` for a file, a list of them for several. Its start and end are those of the part that was seen.
 
     Raises:
         VideoReadError: a file can't be read.
