@@ -1,6 +1,8 @@
-"""A worker a core for the whole suite, and the video that most tests read."""
+"""A worker a core for the whole suite, a fresh accelerate for each test, and the video that most tests read."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For `-n auto`: files that are named run here, where torch is imported once; None leaves the choice to xdist."""
     return None if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps precision and devices for the life of a process; each test is to choose its own."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from footage import FILMS, films_by_class, pieces, write
 from hub_server import HubServer
 from safetensors.torch import load_file
@@ -33,14 +32,6 @@ def start(tmp_path_factory):
     sizes = dict(img_size=32, num_frames=4, embed_dim=48, depth=2, num_heads=2, num_classes=2)
     model = TimeSformer(clip={"stride": 2, "crops": 2, "flip": False}, **sizes)
     return save_pretrained(model, tmp_path_factory.mktemp("start"), labels=["yes", "no"])
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps precision and devices for the life of a process; each test is to choose its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def run_script(name: str, *arguments: object) -> None:
