@@ -5,9 +5,11 @@
 
 The task, made from the pictures and from frames of the films: how fast does the camera move, slow, medium or fast,
 whichever way it goes? The embedded checkpoint was trained to say which way, never how fast, and it saw none of these
-pictures. Both runs have the small-data recipe and the same number of steps. Validation has pictures of its own.
+pictures. Both ways have the small-data recipe and the same number of steps. Training, validation and test have pictures
+of their own: each way chooses its learning rate on the validation clips, with the first seed; then it trains with every
+seed, and the test clips are looked at once, for the mean and the spread over the seeds.
 
-Leaves the clips, both models, results.json and curve.png in the folder.
+Leaves the clips, the models, results.json and curve.png in the folder. What is done already is not done again.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 import timm
@@ -22,10 +25,22 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from timesformer_zoo import IMAGE_SUFFIXES, RECIPES, VIDEO_SUFFIXES, Video, evaluate, finetune, read_videos
+from timesformer_zoo import (
+    IMAGE_SUFFIXES,
+    RECIPES,
+    VIDEO_SUFFIXES,
+    Finetuned,
+    Recipe,
+    Video,
+    VideoList,
+    evaluate,
+    finetune,
+    read_videos,
+)
 
 SPEEDS = {"slow": (3.0, 7.0), "medium": (11.0, 19.0), "fast": (28.0, 44.0)}  # pixels, over the whole clip
 FRAMES, SIZE = 8, 72
+WAYS = ("fine-tuned", "from scratch")
 
 
 def pictures(path: Path) -> list[torch.Tensor]:
@@ -76,13 +91,15 @@ def make_clips(sources: list[Path], folder: Path, count: int, seed: int) -> None
                 Image.fromarray((frame * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(place / f"{t}.png")
 
 
-def draw(curves: dict[str, list[float]], path: Path) -> None:
+def draw(curves: dict[str, list[list[float]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, values in curves.items():
-        axes.plot(range(1, len(values) + 1), [100 * value for value in values], label=name)
+    for (name, seeds), style in zip(curves.items(), ("-", "--"), strict=True):
+        for values in seeds:
+            axes.plot(range(1, len(values) + 1), [100 * value for value in values], style, color=f"C{style == '--':d}")
+        axes.plot([], [], style, color=f"C{style == '--':d}", label=name)
     axes.axhline(100 / len(SPEEDS), color="grey", linestyle=":", label="chance")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy, %")
@@ -91,46 +108,63 @@ def draw(curves: dict[str, list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
+def train_one(way: str, recipe: Recipe, args: argparse.Namespace, train: VideoList, val: VideoList) -> Finetuned:
+    """A run of its own folder; one that was stopped goes on, one that is done is read."""
+    torch.manual_seed(recipe.seed)
+    model = timm.create_model(
+        args.model, pretrained=way == WAYS[0], num_classes=len(train.classes), drop_path_rate=recipe.drop_path
+    )
+    # Every frame of these clips counts. A mirror image is as fast.
+    model.clip = {"stride": 1, "fps": None, "crops": 1, "jitter": [64, 72], "flip": True}
+    folder = args.out / way.replace(" ", "_") / f"lr_{recipe.lr:g}_seed_{recipe.seed}"
+    done = finetune(model, train, recipe, folder, val=val, workers=args.workers)
+    print(f"{way}, rate {recipe.lr:g}, seed {recipe.seed}: validation {done.history[-1]['top1']:.1%}", flush=True)
+    return done
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", type=Path, nargs="+", help="pictures and films, or folders of them")
     parser.add_argument("--out", type=Path, default=Path("small_data"))
     parser.add_argument("--model", default="timesformer_tiny_divided.camera_motion", help="with weights to start from")
     parser.add_argument("--train-clips", type=int, default=30, help="of each class")
-    parser.add_argument("--val-clips", type=int, default=30, help="of each class")
+    parser.add_argument("--test-clips", type=int, default=30, help="of each class; as many for validation")
     # The recipe is for models of the base's size; so small a one takes a higher rate.
-    changes = ["epochs=10", "lr=1.5e-3", "warmup=1"]
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1.5e-3, 4e-3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    changes = ["epochs=10", "warmup=1"]
     parser.add_argument("--set", nargs="*", default=changes, metavar="FIELD=VALUE", help="changes to the recipe")
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args(arguments)
 
     found = [path for source in args.sources for path in ([source] if source.is_file() else source.rglob("*"))]
     files = sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    held_out = files[::3]  # no picture is in both splits
-    if not (args.out / "clips").exists():
-        make_clips([path for path in files if path not in held_out], args.out / "clips" / "train", args.train_clips, 0)
-        make_clips(held_out, args.out / "clips" / "val", args.val_clips, 1)
-    train, val = (read_videos("folder", args.out / "clips", split) for split in ("train", "val"))
-    print(train.report(), val.report(), sep="\n")
+    counts = {"train": args.train_clips, "val": args.test_clips, "test": args.test_clips}
+    for i, (split, count) in enumerate(counts.items()):
+        folder = args.out / "clips" / split
+        if not folder.exists():
+            make_clips(files[i::3], folder, count, seed=i)  # no picture is in two splits
+    train, val, test = (read_videos("folder", args.out / "clips", split) for split in counts)
+    print(train.report(), val.report(), test.report(), sep="\n")
 
-    recipe = RECIPES["small-data"].with_settings(args.set)
-    # Layer decay keeps the early layers near their weights, which makes sense only where these are worth keeping.
-    runs = {"fine-tuned": recipe, "from scratch": replace(recipe, layer_decay=None)}
+    small = RECIPES["small-data"].with_settings(args.set)
     curves, results = {}, {}
-    for name, run in runs.items():
-        torch.manual_seed(0)
-        model = timm.create_model(
-            args.model, pretrained=name == "fine-tuned", num_classes=len(train.classes), drop_path_rate=run.drop_path
-        )
-        # Every frame of these clips counts. A mirror image is as fast.
-        model.clip = {"stride": 1, "fps": None, "crops": 1, "jitter": [64, 72], "flip": True}
-        done = finetune(model, train, run, args.out / name, val=val, workers=args.workers)
-        curves[name] = [entry["top1"] for entry in done.history]
-        results[name] = {"top1": evaluate(done.model, val, progress=False).top1, "curve": curves[name]}
-        print(f"{name}: {results[name]['top1']:.1%}")
+    for way in WAYS:
+        # Layer decay keeps the early layers near their weights, which makes sense only where these are worth keeping.
+        recipe = small if way == WAYS[0] else replace(small, layer_decay=None)
+        choices = {}
+        for rate in args.rates:
+            done = train_one(way, replace(recipe, lr=rate, seed=args.seeds[0]), args, train, val)
+            choices[rate] = done.history[-1]["top1"]
+        best = max(choices, key=lambda rate: choices[rate])
+        runs = [train_one(way, replace(recipe, lr=best, seed=seed), args, train, val) for seed in args.seeds]
+        curves[way] = [[entry["top1"] for entry in done.history] for done in runs]
+        right = [evaluate(done.model, test, progress=False).top1 for done in runs]
+        spread = stdev(right) if len(right) > 1 else None
+        results[way] = {"rate": best, "validation": choices, "test": right, "mean": mean(right), "stdev": spread}
+        print(f"{way}: rate {best:g}; test {mean(right):.1%}, seeds {', '.join(f'{value:.1%}' for value in right)}")
     draw(curves, args.out / "curve.png")
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    return curves
 
 
 if __name__ == "__main__":

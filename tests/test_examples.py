@@ -171,8 +171,12 @@ def test_in_other_peoples_code(script, films, start, tmp_path, monkeypatch):
 
 def test_small_data_runs(start, tmp_path):
     arguments = [*(real_video(f"{film}.mp4") for film in FILMS), "--out", tmp_path, "--model", f"local-dir:{start}"]
-    run_script("small_data.py", *arguments, "--train-clips", 2, "--val-clips", 2, "--set", "epochs=1")
+    choices = ["--rates", "1e-4", "1e-3", "--seeds", "0", "1"]
+    run_script("small_data.py", *arguments, *choices, "--train-clips", 2, "--test-clips", 1, "--set", "epochs=1")
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results) == {"fine-tuned", "from scratch"}
-    assert all(len(result["curve"]) == 1 for result in results.values())
+    for result in results.values():
+        assert result["validation"][f"{result['rate']}"] == max(result["validation"].values())
+        assert len(result["test"]) == 2
+        assert result["mean"] == pytest.approx(sum(result["test"]) / 2)
     assert (tmp_path / "curve.png").exists()
