@@ -171,7 +171,11 @@ def _finetune(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
     parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
-    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line; all else to stderr")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, one object in a line for each epoch and one for the model at the end; all else to stderr",
+    )
 
 
 def _evaluate(parser: ArgumentParser) -> None:

@@ -49,6 +49,9 @@ def run_script(name: str, *arguments: object) -> None:
 def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     settings = ["epochs=3", "batch_size=6", "lr=2e-3", "warmup=0", "repeats=1"]
+    monkeypatch.setenv(
+        "FORCE_COLOR", "1"
+    )  # a bar on stderr, as on a terminal; a program reads stdout
     assert (
         main(
             [
@@ -67,16 +70,19 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
         )
         == 0
     )
+    monkeypatch.delenv("FORCE_COLOR")
     printed = capsys.readouterr()
     assert "12 videos in 3 classes, 12 found" in printed.err
-    said = json.loads(printed.out)
+    *epochs, said = map(json.loads, printed.out.splitlines())
+    assert epochs == json.loads((out / "history.json").read_text())
+    assert [sorted(epoch) for epoch in epochs] == [["epoch", "loss", "lr", "top1", "top5"]] * 3
 
     model = out / "model"
     assert main(["evaluate", str(model), str(films), "--out", str(out / "test"), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
     results = json.loads((out / "test" / "results.json").read_text())
     assert results == json.loads((out / "results.json").read_text())  # what fine-tuning said at its end
-    assert (said["model"], said["accuracy"], len(said["history"])) == (str(model), results["top1"], 3)
+    assert said == {"model": str(model), "accuracy": results["top1"], "skipped": {}}
     assert (results["count"], results["crops"], results["classes"]) == (3, 2, list(FILMS))
     assert f"top-1 {results['top1']:.2%}" in printed
     assert (out / "test" / "confusion.png").exists()

@@ -142,6 +142,20 @@ def test_learns_and_says_how_it_went(tmp_path):
     assert_same(again.model.state_dict(), done.model.state_dict())
 
 
+def test_each_epoch_is_told_once_its_state_is_saved(videos, tmp_path):
+    told = []
+
+    def stop_after_the_first(entry):
+        told.append(entry)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(videos, tmp_path, on_epoch=stop_after_the_first)
+    done = run(videos, tmp_path, on_epoch=told.append)  # goes on with the second
+    assert told == done.history
+    assert [entry["epoch"] for entry in told] == [1, 2]
+
+
 def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_path):
     # 9 videos in steps of 4, 4 and 1: the last has fewer than there are micro-batches.
     whole = run(videos, tmp_path / "a", PLAIN)

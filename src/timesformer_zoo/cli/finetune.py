@@ -61,6 +61,7 @@ def run(args: Namespace) -> int:
         workers=args.workers,
         save_every=args.save_every,
         on_error=args.on_error,
+        on_epoch=print_json if args.json else None,
     )
     metrics = None
     if val is not None:
@@ -86,8 +87,7 @@ def run(args: Namespace) -> int:
         say(f"skipped: {path}: {reason}")
     say(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
     if args.json and accelerator.is_main_process:
-        found = {"history": done.history, "skipped": done.skipped}
-        print_json({"model": str(args.out / "model"), **(metrics or {}), **found})
+        print_json({"model": str(args.out / "model"), **(metrics or {}), "skipped": done.skipped})
     accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
     accelerator.end_training()
     return 0

@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def finetune(
     save_every: int | None = None,
     on_error: OnError = "fail",
     progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
 ) -> Finetuned:
     """Train a model on videos; go on where an earlier call with the same `folder` stopped.
 
@@ -77,6 +79,8 @@ def finetune(
         save_every: optimizer steps between checkpoints, besides one after each epoch.
         on_error: "fail" or "skip" for missing and unreadable videos; skipped ones are in the result.
         progress: show a bar on a terminal, and a line for each epoch, both on stderr.
+        on_epoch: called in the main process with each epoch's entry of the history, once its training state is saved.
+            Epochs of an earlier call are not repeated.
 
     Raises:
         ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
@@ -96,17 +100,24 @@ def finetune(
     total = recipe.epochs * run.steps_per_epoch
     progress = progress and run.accelerator.is_main_process
     console = Console(stderr=True)  # results may be read from stdout
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+    # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
+    with Progress(
+        console=console,
+        disable=not (progress and console.is_terminal),
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
         task = bar.add_task("training", total=total, completed=run.state.step)
         for step, parts in run.steps(workers):
             loss = run.step(step, parts)
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
-            end_of_epoch = run.state.step % run.steps_per_epoch == 0
-            if end_of_epoch:
+            if run.state.step % run.steps_per_epoch == 0:
                 entry = run.end_epoch(val, workers)
+                run.save()
                 if progress:
                     console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
-            if end_of_epoch or (save_every and run.state.step % save_every == 0):
+                if on_epoch is not None and run.accelerator.is_main_process:
+                    on_epoch(dict(entry))
+            elif save_every and run.state.step % save_every == 0:
                 run.save()
     return Finetuned(run.result(), run.state.history, run.state.skipped)
 
