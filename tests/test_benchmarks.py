@@ -15,6 +15,7 @@ import forward  # noqa: E402
 import gpu  # noqa: E402
 import growth  # noqa: E402
 import hotspots  # noqa: E402
+import hour  # noqa: E402
 import measuring  # noqa: E402
 import peers  # noqa: E402
 import products  # noqa: E402
@@ -39,6 +40,7 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (startup, "load base, saved by this package", [], "all"),
         (startup, "load base, released file", [], "all"),
         (startup, "carphone_pristine.mp4 to 3 views", [], "all"),
+        (hour, "all of it", [], "all"),
         (quantize, "bfloat16", [], "all"),
         (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
@@ -119,7 +121,7 @@ def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hotspots, quantize, gpu)] + growth.TABLES
+    tables = [script.TABLE for script in (forward, training, startup, hour, hotspots, quantize, gpu)] + growth.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
         assert len({len(table.columns)} | {len(cells) - 1 for cells in _section(text, table.name).values()}) == 1
