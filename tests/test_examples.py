@@ -49,9 +49,7 @@ def run_script(name: str, *arguments: object) -> None:
 def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     settings = ["epochs=3", "batch_size=6", "lr=2e-3", "warmup=0", "repeats=1"]
-    monkeypatch.setenv(
-        "FORCE_COLOR", "1"
-    )  # a bar on stderr, as on a terminal; a program reads stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a bar on stderr, as on a terminal; a program reads stdout
     assert (
         main(
             [

@@ -16,10 +16,11 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "video": "errors",
     "data": "errors labels video",
     "hub": "errors labels model weights factories video",
-    "prediction": "errors labels model weights factories video hub",
+    "results": "",
+    "prediction": "errors labels model weights factories video hub results",
     "explanation": "errors labels model weights factories video hub",
-    "train": "errors labels model weights factories video hub prediction explanation data",
-    "cli": "errors labels model weights factories video hub prediction explanation data train",
+    "train": "errors labels model weights factories video hub results prediction explanation data",
+    "cli": "errors labels model weights factories video hub results prediction explanation data train",
 }
 NETWORK = ["hub", "weights/download"]
 ONLY_IN = {

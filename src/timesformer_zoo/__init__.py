@@ -44,7 +44,8 @@ from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
 from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.prediction import Prediction, Score, Segment, predict, predict_windows, timeline
+from timesformer_zoo.prediction import predict, predict_windows
+from timesformer_zoo.results import Prediction, Score, Segment, timeline
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
 from timesformer_zoo.video.reader import IMAGE_SUFFIXES, FrameFolder, Video, open_video
 from timesformer_zoo.video.views import load_views, read_clip

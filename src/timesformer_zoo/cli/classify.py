@@ -16,7 +16,8 @@ from timesformer_zoo.cli.common import find_videos, print_json
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.prediction import Prediction, Segment, predict, predict_windows, timeline
+from timesformer_zoo.prediction import predict, predict_windows
+from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
 
 __all__ = ["run"]
