@@ -9,6 +9,9 @@ pictures. Both ways have the small-data recipe and the same number of steps. Tra
 of their own: each way chooses its learning rate on the validation clips, with the first seed; then it trains with every
 seed, and the test clips are looked at once, for the mean and the spread over the seeds.
 
+From scratch means as timm.create_model initialises a model: at random, without the difference between frames that the
+first step of the embedded checkpoint started as.
+
 Leaves the clips, the models, results.json and curve.png in the folder. What is done already is not done again.
 """
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "camera_motion")
 
 import evaluate_footage as evaluation
 import fetch_sources as fetch
+import mistakes
 import pack_sources as packing
 import synthetic_protocol as protocol
 import tiny_model
@@ -30,7 +31,7 @@ from scene import backgrounds, nearness
 from textures import TEXTURES, fractal
 from videos import real_video
 
-from timesformer_zoo import predict_windows
+from timesformer_zoo import ClipSpec, predict_windows
 
 TINY = {"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 64, "patch_size": 16}
 
@@ -270,6 +271,52 @@ def test_the_synthetic_protocol_shows_what_its_labels_say() -> None:
     clips, labels, _ = protocol.CameraMotion(smooth, 27, 1, seed=5, augment=False)[0]
     right = [told(measured(clip)) == protocol.LABELS[label] for clip, label in zip(clips, labels, strict=True)]
     assert sum(right) >= 25
+
+
+def test_untried_inputs_show_what_is_called_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mistakes, "BATCH", 18)
+    generator = torch.Generator().manual_seed(0)
+    sources = [protocol.Source.of(str(i), (fractal(generator, 256, 1.8)[None] * 255).to(torch.uint8)) for i in range(4)]
+    data = protocol.CameraMotion(sources, 18, 1, seed=5, augment=False)
+    spec = ClipSpec(num_frames=8, size=64, mean=(protocol.MEAN,) * 3, std=(protocol.STD,) * 3)
+    world = mistakes.World(data, [mistakes.to_pil_image(source.levels[0][0]) for source in sources], spec)
+    made = {name: case(world, 0) for name, case in mistakes.CASES.items()}
+    assert all(clips.shape == (18, 3, 8, 64, 64) for clips, _ in made.values())
+
+    plain, truth = made["as they are"]
+    for name in ("a subtitle", "a subtitle that changes"):
+        clips, same = made[name]
+        changed = (clips != plain).any(1)
+        assert same == truth
+        assert changed.flatten(1).any(1).all()
+        assert not changed[:, :, :48].any()  # the lower quarter at most
+    letters = (made["a subtitle"][0] - made["a subtitle that changes"][0]).abs().amax((1, 3, 4))
+    assert (letters[:, 0] == 0).all()  # the first frame has the first text in both
+    assert (letters[:, -1] > 1).all()  # the last the next one
+
+    clips, same = made["split screen, both halves of one class"]
+    assert same == truth
+    for clip, label in zip(clips, truth, strict=True):
+        of_its_class = [row for row, other in zip(plain, truth, strict=True) if other == label]
+        for half in (clip[..., :32], clip[..., 32:]):
+            assert any(torch.equal(half, row[..., 16:48]) for row in of_its_class)
+    assert set(made["split screen, halves of two classes"][1]) == {None}
+
+    rest, _ = made["screen at rest, but for the pointer"]
+    assert (rest.diff(dim=2) != 0).any(1).float().mean() < 0.02
+    for name, sign in {"screen, the page scrolls down": 1, "screen, the page scrolls up": -1}.items():
+        moved = [sign * float(measured(clip)[1]) for clip in made[name][0]]  # how far the view moved down
+        assert sum(distance > 0 for distance in moved) >= 15
+    page = made["screen, another page"][0][:, :, :, 16:]  # below the toolbar
+    assert ((page.diff(dim=2) != 0).any(1).float().mean((2, 3)).amax(1) > 0.1).all()
+
+    answers = mistakes.Answers()
+    answers.add(
+        plain[:3], ["static", "cut", None], torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.4, 0.3]]), ["static", "cut"]
+    )
+    assert (answers.right, answers.unclear, answers.worst[0], answers.worst[2]) == (1, 1, pytest.approx(0.6), "cut")
+    mistakes.draw({"a case": answers}, tmp_path / "figures" / "mistakes.png")
+    assert (tmp_path / "figures" / "mistakes.png").stat().st_size > 1000
 
 
 def test_train_and_test_share_no_source(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Train the camera-motion checkpoint from scratch: on one GPU in minutes, or, slowly, on a CPU.
 
+The first step starts as a difference between frames (`tiny_model.see_change`), all else at random.
+
     python examples/camera_motion/fetch_sources.py sources/
     python examples/camera_motion/pack_sources.py sources/ sources.pt
     python examples/camera_motion/train.py sources.pt --out run --device cuda
