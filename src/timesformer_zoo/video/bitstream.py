@@ -1,16 +1,17 @@
 """What only the compressed data itself tells: whether each packet is a picture, and where decoding may start.
 
 A container's word is not enough. It may call interlaced video progressive, of which a packet may be half a picture. It
-may mark every frame as a key frame (a file without a sync table), or the points of a periodic intra refresh, after which
-pictures become whole little by little. Sources: ITU-T H.264 (7.3.2.1.1, table 7-1, D.1.8), H.265 (table 7-1), H.262
-(6.2.2.3), RFC 6386 for VP8.
+may mark every frame as a key frame (a file without a sync table), or the points of a periodic intra refresh, after
+which pictures become whole little by little.
+
+Sources: ITU-T H.264 (7.3.2.1.1, table 7-1, D.1.8), H.265 (table 7-1), H.262 (6.2.2.3), RFC 6386 for VP8.
 """
 
 from collections.abc import Callable, Iterator
 
 __all__ = ["HEAD", "is_entry", "is_picture_each", "length_size"]
 
-HEAD = 1 << 16  # bytes of a packet that are looked at: parameter sets and messages may lie before the picture
+HEAD = 1 << 12  # bytes of a packet that are looked at: parameter sets and messages may lie before the picture
 
 
 def is_picture_each(codec: str, header: bytes) -> bool:

@@ -3,15 +3,14 @@
 import os
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from timesformer_zoo.errors import VideoReadError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
-__all__ = ["Media", "read_error", "reason"]
+__all__ = ["LARGE", "Media", "read_error", "reason"]
 
 # A stranger's file is to be a video, not a playlist that names other files.
 FORMATS = (
@@ -33,6 +32,11 @@ class Media:
         tables_only: it is enough to know of packets what tables say of them. Of a large MP4 nothing else is read then,
             and packets have a place, a size and times, but no content.
 
+    Attributes:
+        size: of the file, in bytes.
+        has_tables: it is an MP4 (or MOV) whose tables, all in one place, tell of all its packets.
+        hollow: its packets have no content.
+
     Raises:
         VideoReadError: missing, forbidden, a folder, empty, truncated, or without a video.
     """
@@ -40,15 +44,16 @@ class Media:
     def __init__(self, path: str, *, tables_only: bool = False) -> None:
         import av
 
-        complete = _check_complete(path)
         self.path = path
-        self.size = complete.size
-        self.hollow = tables_only and complete.tables and complete.size > LARGE
+        self.size, self.has_tables = _check_complete(path)
+        self.hollow = tables_only and self.has_tables and self.size > LARGE
         source = _Hollow(path) if self.hollow else os.path.abspath(path)  # a relative a:b would be a protocol
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        if self.hollow:
+            options["fflags"] = "noparse+nofillin"  # a parser would draw its own conclusions from zeros
         advice = "check that it plays, or download it again"
         try:
-            container = av.open(source, metadata_errors="replace", options=options)
+            container: InputContainer = av.open(source, "r", metadata_errors="replace", options=options)
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
             raise read_error(path, f"there is no video in it that FFmpeg can read ({reason(error)})", advice) from error
         stream = container.streams.best("video")
@@ -59,8 +64,8 @@ class Media:
             raise read_error(path, what, advice)
         if isinstance(source, _Hollow):
             source.is_hollow = True
-        self.container: InputContainer = container
-        self.stream: VideoStream = stream
+        self.container = container
+        self.stream = stream
 
     def __enter__(self) -> "Media":
         return self
@@ -78,7 +83,7 @@ class _Hollow:
     """A file whose content reads as zeros, at no cost, once its header has been read."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115; closed with this object
+        self._file = open(path, "rb")  # noqa: SIM115 -- closed with this object
         self._size = os.path.getsize(path)
         self._at = 0
         self.is_hollow = False
@@ -101,13 +106,11 @@ class _Hollow:
         return self._at
 
 
-class _Complete(NamedTuple):
-    size: int
-    tables: bool  # it is an MP4 whose tables, all in one place, tell of all its packets
+def _check_complete(path: str) -> tuple[int, bool]:
+    """`Media.size` and `Media.has_tables`, of a file that is all there.
 
-
-def _check_complete(path: str) -> _Complete:
-    """Demuxers read what is there of a truncated file and end without a word; its length is stated in it."""
+    Demuxers read what is there of a truncated file and end without a word; but its length is stated in it.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -132,11 +135,11 @@ def _check_complete(path: str) -> _Complete:
     if stated > size:
         what = f"the file is truncated: it should have at least {stated} bytes and has {size}"
         raise read_error(path, what, "download or copy it again")
-    return _Complete(size, tables)
+    return size, tables
 
 
 def _stated_length(file: BinaryIO, head: bytes, size: int) -> tuple[int, bool]:
-    """(the length in bytes that the file should have at least, 0 if unknown; see `_Complete.tables`)."""
+    """(the length in bytes that the file should have at least, 0 if unknown; `Media.has_tables`)."""
     if head[:4] == b"RIFF":  # AVI; 8: some writers state the whole file's length here, not what follows
         return struct.unpack("<I", head[4:8])[0], False
     if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML, RFC 8794: Matroska, WebM. A header, then the segment, with its length
@@ -144,7 +147,7 @@ def _stated_length(file: BinaryIO, head: bytes, size: int) -> tuple[int, bool]:
         segment_size, at = _ebml_length(head, at + header_size + 4)
         return at + segment_size, False
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # ISO 14496-12: MP4, QuickTime
-        ends = {kind: end for kind, end in _boxes(file, size)}
+        ends = dict(_boxes(file, size))
         stated = max((ends.get(kind, 0) for kind in (b"moov", b"mdat", b"moof")), default=0)
         return stated, b"moov" in ends and b"moof" not in ends
     return 0, False

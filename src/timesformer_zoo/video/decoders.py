@@ -3,11 +3,13 @@
 Legend: H W pixels.
 """
 
+import functools
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from timesformer_zoo.video.index import Entry, FrameIndex, decode, pack, packets
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
-__all__ = ["DecordDecoder", "PyAVDecoder"]
+__all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder", "has_decord"]
 
 _DAMAGED = "the file is damaged: download it again or re-encode it"
 
@@ -27,7 +30,8 @@ _DAMAGED = "the file is damaged: download it again or re-encode it"
 class PyAVDecoder:
     """Frames by their place in the order shown; quick where places ascend.
 
-    A frame is known by the packet that it came from. So a wrong one can't be taken for it, whatever a seek or damage did.
+    A frame is known by the packet that it came from. So a wrong one can't be taken for it, whatever a seek or damage
+    did.
     """
 
     def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
@@ -78,7 +82,7 @@ class PyAVDecoder:
         context.thread_type = "AUTO" if self._index.places is not None else "SLICE"
         return self._media
 
-    def _seek(self, media: Media, entry: Entry) -> Iterator[tuple[int, "Packet"]] | None:
+    def _seek(self, media: Media, entry: Entry) -> Iterator[tuple[int, "Packet[VideoStream]"]] | None:
         """The numbered packets from an entry on; None: the demuxer's seek does not find it."""
         import av
 
@@ -98,7 +102,9 @@ class PyAVDecoder:
         return None
 
 
-def _count_on(number: int, packet: "Packet", rest: Iterator["Packet"]) -> Iterator[tuple[int, "Packet"]]:
+def _count_on(
+    number: int, packet: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]
+) -> Iterator[tuple[int, "Packet[VideoStream]"]]:
     yield number, packet
     yield from enumerate(rest, number + 1)
 
@@ -125,8 +131,9 @@ class DecordDecoder:
         decord = _decord()
         try:
             if self._reader is None:
-                # The share of repeated frames to bear: 0 would mean any number, one frame is more than this of any video.
-                self._reader = decord.VideoReader(os.path.abspath(self._path), num_threads=self._threads, fault_tol=1e-9)
+                path = os.path.abspath(self._path)  # a relative a:b would be a protocol
+                # fault_tol: the share of repeated frames to bear. 0 would mean any; one frame is more than this of all.
+                self._reader = decord.VideoReader(path, num_threads=self._threads, fault_tol=1e-9)
             with decord.bridge.use_torch():
                 frame: torch.Tensor = self._reader[place]
         except Exception as error:  # decord raises DECORDError, RuntimeError, StopIteration and AssertionError alike
@@ -140,11 +147,22 @@ class DecordDecoder:
         return frame
 
 
+def has_decord() -> bool:
+    """Whether decord2 is installed: there are no wheels of it for some machines."""
+    return importlib.util.find_spec("decord") is not None
+
+
+@functools.cache
 def _decord() -> ModuleType:
     try:
         import decord
     except ImportError as error:
-        raise ImportError("reading videos needs decord2: pip install decord2") from error
+        raise ImportError("this decoder needs decord2: pip install decord2, or leave it to PyAV") from error
+    if int(decord.__version__.partition(".")[0]) < 3:
+        raise ImportError(
+            f"found decord {decord.__version__} in the place of decord2; its FFmpeg of 2018 gives wrong frames: "
+            "pip uninstall -y decord decord2 && pip install decord2"
+        )
     decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's own lines on stderr; what matters is in our error
     return decord  # type: ignore[no-any-return]
 
@@ -155,4 +173,4 @@ def _first_line(error: BaseException) -> str:
     return f" ({line})" if line else ""
 
 
-Decoder = Literal["auto", "decord", "pyav"]
+DECODERS: dict[str, type[DecordDecoder] | type[PyAVDecoder]] = {"decord": DecordDecoder, "pyav": PyAVDecoder}

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from timesformer_zoo.video import bitstream
-from timesformer_zoo.video.container import Media, read_error, reason
+from timesformer_zoo.video.container import LARGE, Media, read_error, reason
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 __all__ = ["Entry", "FrameIndex", "build_index", "decode", "pack"]
 
@@ -84,12 +85,12 @@ def build_index(path: str, *, count: bool = False) -> FrameIndex:
     return index
 
 
-def pack(packet: "Packet") -> tuple[int | None, int | None, int]:
+def pack(packet: "Packet[VideoStream]") -> tuple[int | None, int | None, int]:
     """What tells a packet from others of its file."""
     return packet.pts, packet.dts, packet.size
 
 
-def packets_of(media: Media) -> Iterator["Packet"]:
+def packets_of(media: Media) -> Iterator["Packet[VideoStream]"]:
     """The video's packets as stored, without the empty one at the end.
 
     Raises:
@@ -110,7 +111,9 @@ def packets_of(media: Media) -> Iterator["Packet"]:
         raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
 
 
-def decode(media: Media, threads: int, packets: Iterator[tuple[int, "Packet"]]) -> Iterator[tuple[int, "VideoFrame"]]:
+def decode(
+    media: Media, threads: int, packets: Iterator[tuple[int, "Packet[VideoStream]"]]
+) -> Iterator[tuple[int, "VideoFrame"]]:
     """(number of its packet, frame), in the order shown.
 
     What can't be decoded is left out, as FFmpeg does; who reads sees by the numbers what is missing.
@@ -143,13 +146,13 @@ def decode(media: Media, threads: int, packets: Iterator[tuple[int, "Packet"]]) 
 
 def _number(frame: "VideoFrame") -> int:
     """The number of the packet that a frame came from."""
-    return frame.opaque[0] if frame.opaque else -1
+    return frame.opaque[0] if isinstance(frame.opaque, tuple) else -1
 
 
 def _from_packets(media: Media) -> FrameIndex | None:
     """None: the packets don't tell all."""
     stream, context = media.stream, media.stream.codec_context
-    codec = context.name
+    codec = context.codec.canonical_name
     header = context.extradata or b""
     if not bitstream.is_picture_each(codec, header):
         return None
@@ -174,21 +177,24 @@ def _from_packets(media: Media) -> FrameIndex | None:
     visible = np.flatnonzero(shown)
     packets = visible[pts[visible].argsort(kind="stable")]
     times = pts[packets]
-    if not _plausible(pts, times):
-        return None
+    if not _plausible(pts, times) or (context.has_b_frames and (np.diff(pts) > 0).all()):
+        return None  # AVI has no times; what FFmpeg makes up knows nothing of frames stored in another order than shown
     places = np.full(len(pts), -1)
     places[packets] = np.arange(len(packets))
     latest = np.maximum.accumulate(pts)
     clean = [number for number in entries if number == 0 or latest[number - 1] < pts[number]]
     found = tuple(Entry(n, int(np.searchsorted(times, pts[n])), marks[n]) for n in clean)
-    seconds = (times - times[:1]) * float(stream.time_base or 1)
+    seconds: Times = ((times - times[:1]) * float(stream.time_base or 1)).astype(np.float64)
     plain = (
         codec == "h264"
-        and media.container.format.name.split(",")[0] in ("mov", "matroska")
+        and context.pix_fmt == "yuv420p"
+        and (media.has_tables or media.container.format.name.startswith("matroska"))
+        and media.size <= LARGE  # decord reads a file from end to end at opening
         and keys == clean
         and len(packets) == len(marks)
         and all(entry.packet == entry.place for entry in found)
-        and context.pix_fmt == "yuv420p"
+        # decord may start with the second of two keys that are decoded before the first frame is shown.
+        and all(entry.mark[1] is not None and entry.mark[1] > pts[0] for entry in found[1:])
     )
     return FrameIndex(len(packets), places, seconds, _fps(media, seconds), found, plain)
 
@@ -204,7 +210,7 @@ def _by_decoding(media: Media) -> FrameIndex:
     first: Entry | None = None
     times: list[float | None] = []
 
-    def numbered() -> Iterator[tuple[int, "Packet"]]:
+    def numbered() -> Iterator[tuple[int, "Packet[VideoStream]"]]:
         nonlocal first
         for number, packet in enumerate(packets_of(media)):
             first = first or Entry(0, 0, pack(packet))

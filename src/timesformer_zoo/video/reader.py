@@ -7,14 +7,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.video.decoders import Decoder, DecordDecoder, PyAVDecoder
+from timesformer_zoo.video.decoders import DECODERS, has_decord
 from timesformer_zoo.video.index import build_index
 
 __all__ = ["IMAGE_SUFFIXES", "FrameFolder", "Frames", "Video", "open_video"]
@@ -23,15 +23,16 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 
 PathLike = str | os.PathLike[str]
 
+
 class Video:
     """An open video file that gives frames by index: frame i is the i-th picture that a player would show.
 
     Args:
         path: of a file in a format that FFmpeg reads.
         num_threads: decoder threads; 0: one a core. Take 1 inside the workers of a DataLoader.
-        decoder: "decord" or "pyav"; "auto": decord where the file's index proves its seek exact, else PyAV. With "decord"
-            that proof is not asked for.
-        count: decode all frames once at opening to count them, as is done of itself where the index does not tell.
+        decoder: "decord" or "pyav"; "auto": decord where the file's index proves its seek exact and it is installed,
+            else PyAV. Frames are the same. With "decord" that proof is not asked for.
+        count: decode all frames once at opening to count them, as is done of itself where the file does not tell.
 
     Attributes:
         num_frames: how many it shows.
@@ -42,12 +43,22 @@ class Video:
         VideoReadError: missing, forbidden, a folder, empty, truncated, or not a video (it is an OSError, too).
     """
 
-    def __init__(self, path: PathLike, *, num_threads: int = 0, decoder: Decoder = "auto", count: bool = False) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        num_threads: int = 0,
+        decoder: Literal["auto", "decord", "pyav"] = "auto",
+        count: bool = False,
+    ) -> None:
         self.path = os.fsdecode(path)
+        if decoder not in ("auto", *DECODERS):
+            raise ValueError(f"decoder is {decoder!r}, expected one of auto, {', '.join(DECODERS)}")
         index = build_index(self.path, count=count)
         self.num_frames, self.fps, self.times = index.num_frames, index.fps, index.times
-        by_decord = index.plain if decoder == "auto" else decoder == "decord"
-        self._decoder = (DecordDecoder if by_decord else PyAVDecoder)(self.path, index, num_threads)
+        if decoder == "auto":
+            decoder = "decord" if index.plain and has_decord() else "pyav"
+        self._decoder = DECODERS[decoder](self.path, index, num_threads)
 
     def __repr__(self) -> str:
         return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
