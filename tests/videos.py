@@ -1,9 +1,8 @@
 """Small videos for the tests: each frame carries its own number and shows which way is up."""
 
 import importlib.util
-import subprocess
-import sys
-from collections.abc import Callable, Collection
+import struct
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +72,7 @@ def write_video(
     times: Callable[[int], int] | None = None,
     keys: Collection[int] = (),
     container: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
     **options: str,
 ) -> Path:
     """Writes numbered pictures, a key frame every 12.
@@ -83,17 +83,12 @@ def write_video(
         keys: frames that are key frames, too (H.264 with "forced-idr": "1").
         container: options of the container format; `options` are the codec's.
     """
-    if codec.startswith("libvpx") and "decord" in sys.modules:
-        # decord brings its own libvpx, which shadows PyAV's once it is loaded. So write in a process without it.
-        call = f"from videos import *; write_video(Path({str(path)!r}), {frames}, codec={codec!r}, **{options!r})"
-        subprocess.run([sys.executable, "-c", call], cwd=Path(__file__).parent, check=True)
-        return path
     if codec == "libx264":
         options = {"sc_threshold": "0", **options}  # no key frames but those asked for
     with av.open(str(path), "w", options=container or {}) as out:
         stream = out.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.gop_size = height, width, 12
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else pix_fmt
         if rotation:
             stream.set_display_rotation(rotation)
         if times is not None:
@@ -131,4 +126,64 @@ def trim_without_encoding(source: Path, path: Path, frames: int, fps: int = 25) 
             shift = int(Fraction(frames, fps) / stream.time_base)
             packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
             out.mux(packet)
+    return path
+
+
+def packets_of(path: Path) -> Iterator[av.Packet]:
+    with av.open(str(path)) as given:
+        yield from (packet for packet in given.demux(given.streams.video[0]) if packet.size)
+
+
+def start_in_the_middle(source: Path, path: Path, packets: int = 5) -> Path:
+    """Leaves out the first packets, as a recording does that begins when it is switched on."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        stream = given.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        shift = None
+        for number, packet in enumerate(given.demux(stream)):
+            if number < packets or not packet.size:
+                continue
+            shift = packet.dts if shift is None else shift
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+            out.mux(packet)
+    return path
+
+
+def insert_not_coded(source: Path, path: Path, places: Collection[int]) -> Path:
+    """Puts MPEG-4 pictures "not coded" before some packets of an AVI, as XviD and DivX do for repeated frames."""
+    packets = [(bytes(packet), packet.is_keyframe) for packet in packets_of(source)]
+    for place in sorted(places, reverse=True):
+        packets.insert(place, (b"\0\0\1\xb6\x50\x4f", False))
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(given.streams.video[0])
+        for number, (data, key) in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = number
+            packet.duration, packet.time_base, packet.is_keyframe, packet.stream = 1, Fraction(1, 25), key, copy
+            out.mux(packet)
+    return path
+
+
+def replace_edit_list(path: Path, edits: Collection[tuple[int, int]]) -> Path:
+    """Of the video of an MP4 whose tables lie behind its data: (milliseconds, start in the media's time scale) each."""
+    data = bytearray(path.read_bytes())
+
+    def find(start: int, end: int, kind: bytes) -> tuple[int, int]:
+        while start < end:
+            size, found = struct.unpack(">I4s", data[start : start + 8])
+            if found == kind:
+                return start, size
+            start += size
+        raise LookupError(kind)
+
+    moov, moov_size = find(0, len(data), b"moov")
+    trak, trak_size = find(moov + 8, moov + moov_size, b"trak")
+    edts, edts_size = find(trak + 8, trak + trak_size, b"edts")
+    rows = b"".join(struct.pack(">IiI", length, start, 1 << 16) for length, start in edits)
+    elst = struct.pack(">I4sII", 16 + len(rows), b"elst", 0, len(edits)) + rows
+    data[edts : edts + edts_size] = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    for at in (moov, trak):
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        data[at : at + 4] = struct.pack(">I", size + 8 + len(elst) - edts_size)
+    path.write_bytes(data)
     return path

@@ -1,145 +1,233 @@
-"""What a video file says of itself, read without a decoder: whether it is complete, and when its frames are shown.
+"""Which pictures a file shows, in which order, when, and where a decoder may start to reach one.
 
-decord trusts neither; `reader.py` does. Formats: AVI (RIFF), Matroska and WebM (EBML, RFC 8794), MP4 and QuickTime (ISO
-14496-12).
+A demuxer tells each packet's place, times and flags without decoding. Where that says all - each packet is one picture,
+their times differ, the first can be decoded by itself - the index is read from it. Elsewhere (no times, pictures in
+halves or that are never shown, a recording that starts in the middle) the pictures are counted by decoding them once.
+
+Legend: P packets, N frames.
 """
 
-import os
-import struct
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.video import bitstream
+from timesformer_zoo.video.container import LARGE, Media, read_error, reason
 
-__all__ = ["REWRAP", "Container", "inspect", "read_error"]
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
-REWRAP = "rewrap it without loss (ffmpeg -i FILE -c copy out.mp4) or, failing that, re-encode it"
+__all__ = ["Entry", "FrameIndex", "build_index", "decode", "pack"]
 
+_MAX_REORDER = 16  # pictures that H.264 and HEVC may hold back to show them in another order than stored
 
-def read_error(path: str, what: str, advice: str) -> VideoReadError:
-    return VideoReadError(f"{path}: {what}; {advice}")
-
-
-_UNKNOWN = np.zeros(0, np.int64)
-
-
-class Container(NamedTuple):
-    pts: npt.NDArray[np.int64] = _UNKNOWN  # when each frame is shown, in storage order
-    dts: npt.NDArray[np.int64] = _UNKNOWN  # when each frame is decoded
-    start: int = 0  # frames before this time are hidden by an edit list
-    in_order: bool = False  # the format's codecs store frames in the order shown
-    timed: bool = True  # the format stores when each frame is shown
-    may_start_late: bool = True  # a seek to the first frame goes by decoding times, which could hit a later key frame
+Times = npt.NDArray[np.float64]
 
 
-def inspect(path: str) -> Container:
-    """Refuses what is no complete file. Raises VideoReadError."""
+@dataclass(frozen=True)
+class Entry:
+    """A packet at which a decoder may start."""
+
+    packet: int  # its number in the file
+    place: int  # of the first frame that comes out right
+    mark: tuple[int | None, int | None, int]  # its times and size, by which it is found again
+
+
+@dataclass(frozen=True, eq=False)
+class FrameIndex:
+    """Of all frames, in the order shown.
+
+    Attributes:
+        places: of each packet's frame, -1 if it is hidden, (P,); None: they were counted by decoding.
+        times: when each is shown, in seconds after the first, (N,).
+        fps: average rate, also where the rate varies; None where it is unknown.
+        entries: in ascending order, the first one for the first frame.
+        plain: frames can be sought by their number alone, which is how decord does it.
+    """
+
+    num_frames: int
+    places: npt.NDArray[np.int64] | None
+    times: Times
+    fps: float | None
+    entries: tuple[Entry, ...]
+    plain: bool
+
+    def entry(self, place: int) -> Entry:
+        """The last one from which a frame comes out right."""
+        return self.entries[bisect_right(self.entries, place, key=lambda entry: entry.place) - 1]
+
+
+def build_index(path: str, *, count: bool = False) -> FrameIndex:
+    """Read the index of a file's video.
+
+    Args:
+        path: of a video file.
+        count: decode every frame once to count them, also where the packets tell.
+
+    Raises:
+        VideoReadError: the file can't be read, or has no frame to show.
+    """
+    index = None
+    if not count:
+        with Media(path, tables_only=True) as media:
+            index = _from_packets(media)
+    if index is None:
+        with Media(path) as media:
+            index = _by_decoding(media)
+    if not index.num_frames:
+        raise read_error(path, "it has no frames to show", "check that it plays")
+    return index
+
+
+def pack(packet: "Packet[VideoStream]") -> tuple[int | None, int | None, int]:
+    """What tells a packet from others of its file."""
+    return packet.pts, packet.dts, packet.size
+
+
+def packets_of(media: Media) -> Iterator["Packet[VideoStream]"]:
+    """The video's packets as stored, without the empty one at the end.
+
+    Raises:
+        VideoReadError: the file can't be read to its end.
+    """
+    import av
+
+    total = 0
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(512)
-            if not head:
-                raise read_error(path, "the file is empty", "download or copy it again")
-            if any(head[at : at + 1] == head[at + 188 : at + 189] == b"G" for at in (0, 4)):  # packets start with G
-                # decord starts such a file at its second key frame, for want of an index.
-                raise read_error(path, "MPEG transport streams can't be read frame by frame", REWRAP)
-            try:
-                stated, container = _read_container(file, head, size)
-            except (struct.error, IndexError, ValueError):
-                stated, container = 0, Container()  # an odd header proves nothing: decord will judge
-    except FileNotFoundError as error:
-        raise read_error(path, "there is no such file", "check the path") from error
-    except IsADirectoryError as error:
-        raise read_error(path, "this is a folder", "give the path of a video file in it") from error
-    except PermissionError as error:
-        raise read_error(path, "no permission to read it", "check the file's access rights") from error
-    except VideoReadError:
-        raise
-    except OSError as error:
-        raise read_error(path, f"it can't be read ({error.strerror})", "check the disk or the connection") from error
-    if stated > size:
-        what = f"the file is truncated: it should have at least {stated} bytes and has {size}"
-        raise read_error(path, what, "download or copy it again")
-    return container
+        for packet in media.container.demux(media.stream):
+            total += packet.size
+            if total > 16 * media.size + (1 << 20):  # tables of a damaged file may name the same bytes again and again
+                raise read_error(media.path, "it names more data than it has", "it is damaged: download it again")
+            if packet.size:
+                yield packet
+    except (av.FFmpegError, MemoryError) as error:
+        what = f"it can't be read to its end ({reason(error)})"
+        raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
 
 
-def _read_container(file: BinaryIO, head: bytes, size: int) -> tuple[int, Container]:
-    """(the length in bytes that the file should have at least, its timeline)."""
-    if head[:4] == b"RIFF":  # AVI; 8: some writers state the whole file's length here, not what follows
-        return struct.unpack("<I", head[4:8])[0], Container(may_start_late=False, timed=False)
-    if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML: Matroska, WebM. Header element, then the segment, each with its length
-        header_size, at = _ebml_length(head, 4)
-        segment_size, at = _ebml_length(head, at + header_size + 4)
-        return at + segment_size, Container(in_order=b"webm" in head[:64], may_start_late=False)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # MP4, QuickTime
-        boxes = list(_boxes(file, 0, size))
-        stated = max((end for kind, _, end in boxes if kind in (b"moov", b"mdat", b"moof")), default=0)
-        return stated, _mp4_timeline(file, boxes) if stated <= size else Container()
-    if head[:4] == b"\0\0\1\xba":  # MPEG program stream: not every frame has a time
-        return 0, Container(timed=False)
-    return 0, Container()
+def decode(
+    media: Media, threads: int, packets: Iterator[tuple[int, "Packet[VideoStream]"]]
+) -> Iterator[tuple[int, "VideoFrame"]]:
+    """(number of its packet, frame), in the order shown.
+
+    What can't be decoded is left out, as FFmpeg does; who reads sees by the numbers what is missing.
+    """
+    import av
+
+    context = media.stream.codec_context
+    if not context.is_open:
+        context.copy_opaque = True
+        context.thread_count = threads
+        try:
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            what = f"its video can't be decoded ({context.name}: {reason(error)})"
+            raise read_error(media.path, what, "re-encode it") from error
+    for number, packet in packets:
+        packet.opaque = (number,)  # an object of its own: PyAV tells opaque ones apart by their ids
+        try:
+            frames = context.decode(packet)
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            yield _number(frame), frame
+    try:
+        for frame in context.decode(None):
+            yield _number(frame), frame
+    except av.FFmpegError:
+        return
 
 
-def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
-    """(an EBML length, 0 if it is left open; where the data starts)."""
-    width = 9 - data[at].bit_length()  # leading zero bits of the first byte say how many follow
-    value = int.from_bytes(data[at : at + width], "big") - (1 << 7 * width)
-    return (0 if value == (1 << 7 * width) - 1 else value), at + width
+def _number(frame: "VideoFrame") -> int:
+    """The number of the packet that a frame came from."""
+    return frame.opaque[0] if isinstance(frame.opaque, tuple) else -1
 
 
-_Box = tuple[bytes, int, int]  # kind, where its content starts, where it ends
+def _from_packets(media: Media) -> FrameIndex | None:
+    """None: the packets don't tell all."""
+    stream, context = media.stream, media.stream.codec_context
+    codec = context.codec.canonical_name
+    header = context.extradata or b""
+    if not bitstream.is_picture_each(codec, header):
+        return None
+    length = bitstream.length_size(codec, header)
+    marks, shown, keys, entries = [], [], [], []
+    with open(media.path, "rb") as file:
+        for number, packet in enumerate(packets_of(media)):
+            marks.append(pack(packet))
+            shown.append(not packet.is_discard)
+            if packet.is_keyframe:
+                keys.append(number)
+                if media.hollow:
+                    file.seek(packet.pos or 0)
+                    head = file.read(min(packet.size, bitstream.HEAD))
+                else:
+                    head = bytes(memoryview(packet)[: bitstream.HEAD])
+                if bitstream.is_entry(codec, head, length):
+                    entries.append(number)
+    if any(pts is None for pts, _, _ in marks) or entries[:1] != [0]:
+        return None
+    pts = np.array([pts for pts, _, _ in marks], np.int64)
+    visible = np.flatnonzero(shown)
+    packets = visible[pts[visible].argsort(kind="stable")]
+    times = pts[packets]
+    if not _plausible(pts, times) or (context.has_b_frames and (np.diff(pts) > 0).all()):
+        return None  # AVI has no times; what FFmpeg makes up knows nothing of frames stored in another order than shown
+    places = np.full(len(pts), -1)
+    places[packets] = np.arange(len(packets))
+    latest = np.maximum.accumulate(pts)
+    clean = [number for number in entries if number == 0 or latest[number - 1] < pts[number]]
+    found = tuple(Entry(n, int(np.searchsorted(times, pts[n])), marks[n]) for n in clean)
+    seconds: Times = ((times - times[:1]) * float(stream.time_base or 1)).astype(np.float64)
+    plain = (
+        codec == "h264"
+        and context.pix_fmt == "yuv420p"
+        and (media.has_tables or media.container.format.name.startswith("matroska"))
+        and media.size <= LARGE  # decord reads a file from end to end at opening
+        and keys == clean
+        and len(packets) == len(marks)
+        and all(entry.packet == entry.place for entry in found)
+        # decord may start with the second of two keys that are decoded before the first frame is shown.
+        and all(entry.mark[1] is not None and entry.mark[1] > pts[0] for entry in found[1:])
+    )
+    return FrameIndex(len(packets), places, seconds, _fps(media, seconds), found, plain)
 
 
-def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[_Box]:
-    while at + 8 <= end:
-        file.seek(at)
-        size, kind = struct.unpack(">I4s", file.read(8))
-        start = at + 8
-        if size == 1:  # a 64-bit size follows
-            (size,), start = struct.unpack(">Q", file.read(8)), at + 16
-        elif size == 0:  # up to the end
-            size = end - at
-        if size < start - at:
-            return
-        yield kind, start, at + size
-        at += size
+def _plausible(pts: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> bool:
+    """Whether a decoder can give frames in the order of their times: each has its own, and none waits for long."""
+    overtaken = np.arange(len(pts)) - pts.argsort(kind="stable").argsort()
+    return bool(pts.min() == pts[0] and (np.diff(times) > 0).all() and overtaken.max() <= _MAX_REORDER)
 
 
-def _mp4_timeline(file: BinaryIO, boxes: list[_Box]) -> Container:
-    """The sample times of the only video track, as ISO 14496-12 stores them; nothing if there are several, or none."""
+def _by_decoding(media: Media) -> FrameIndex:
+    media.stream.codec_context.thread_type = "SLICE"  # what is made of damage would depend on frame threads
+    first: Entry | None = None
+    times: list[float | None] = []
 
-    def find(boxes: Iterable[_Box], *path: bytes) -> list[_Box]:
-        for kind in path[:-1]:
-            boxes = [inner for box in boxes if box[0] == kind for inner in _boxes(file, *box[1:])]
-        return [box for box in boxes if box[0] == path[-1]]
+    def numbered() -> Iterator[tuple[int, "Packet[VideoStream]"]]:
+        nonlocal first
+        for number, packet in enumerate(packets_of(media)):
+            first = first or Entry(0, 0, pack(packet))
+            yield number, packet
 
-    def table(box: _Box, dtype: str) -> npt.NDArray[Any]:
-        """Rows of a box that holds version and flags (4 bytes), a row count (4), then the rows."""
-        file.seek(box[1] + 4)
-        (count,) = struct.unpack(">I", file.read(4))
-        return np.frombuffer(file.read(count * np.dtype(dtype).itemsize), dtype=dtype)
+    for _, frame in decode(media, 0, numbered()):
+        times.append(frame.time)
+    known = np.array([np.nan if time is None else time for time in times])
+    fps = _fps(media, known)
+    if np.isnan(known).any() or (np.diff(known) <= 0).any():
+        known = np.arange(len(times)) / (fps or 25)
+    return FrameIndex(len(times), None, known - known[:1], fps, (first,) if first else (), False)
 
-    def handler(track: _Box) -> bytes:
-        file.seek(find([track], b"trak", b"mdia", b"hdlr")[0][1] + 8)
-        return file.read(4)
 
-    tracks = [track for track in find(boxes, b"moov", b"trak") if handler(track) == b"vide"]
-    if len(tracks) != 1:
-        return Container()
-    samples = (b"trak", b"mdia", b"minf", b"stbl")
-    durations = table(find(tracks, *samples, b"stts")[0], ">u4,>u4")
-    dts = np.repeat(durations["f1"].astype(np.int64), durations["f0"]).cumsum()
-    dts = pts = np.concatenate([[0], dts[:-1]])
-    for box in find(tracks, *samples, b"ctts"):  # decoding time -> time shown; absent if frames are stored in order
-        offsets = table(box, ">u4,>i4")
-        pts = pts + np.repeat(offsets["f1"].astype(np.int64), offsets["f0"])
-    starts: list[int] = []
-    for box in find(tracks, b"trak", b"edts", b"elst"):
-        file.seek(box[1])
-        rows = table(box, ">u8,>i8,>i4" if file.read(1) == b"\x01" else ">u4,>i4,>i4")
-        starts += [int(start) for start in rows["f1"] if start >= 0]  # -1 is a delay and hides nothing
-    return Container(pts, dts, starts[0] if starts else 0) if len(starts) <= 1 else Container()
+def _fps(media: Media, times: Times) -> float | None:
+    """As the file states it, or as its frames' times show."""
+    if media.stream.average_rate:
+        return float(media.stream.average_rate)
+    span = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+    return (len(times) - 1) / span if span > 0 else None

@@ -1,34 +1,21 @@
-"""Reading video files: exactly the frames asked for, upright, or one clear error. The only importer of decord.
+"""Reading video files: exactly the frames asked for, upright, or one clear error.
 
-decord (and its fork decord2, same module name) is fast, but some of its habits need a hand, each tested:
-
-- A seek lands on wrong frames, silently, where frames are stored in another order than shown and key frames are no
-  clean cuts (x265's default, open-GOP H.264, B-frames in AVI). `Video` lets it seek only where the container proves
-  that seeks are exact, and walks forward elsewhere.
-- It repeats the last good frame for one that it fails to decode; `fault_tol` turns that into an error.
-- Truncated AVI and Matroska files read as shorter videos; the length that the container states is checked first.
-- It counts frames that an edit list hides (a trim without re-encoding) and then runs out of frames.
-
-decord itself turns frames upright by the rotation in MP4 and QuickTime files; that of Matroska only decord2 does.
-
-Legend: V views, C channels, T frames, H W pixels.
+Legend: T frames, H W pixels, C channels.
 """
 
-import math
 import os
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.video.index import REWRAP, inspect, read_error
+from timesformer_zoo.video.decoders import DECODERS, has_decord
+from timesformer_zoo.video.index import build_index
 
 __all__ = ["IMAGE_SUFFIXES", "FrameFolder", "Frames", "Video", "open_video"]
 
@@ -36,55 +23,42 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 
 PathLike = str | os.PathLike[str]
 
-_MAX_REORDER = 16  # frames that H.264 and HEVC may hold back to show them in another order than stored
-
 
 class Video:
-    """An open video file that gives frames by index.
+    """An open video file that gives frames by index: frame i is the i-th picture that a player would show.
 
     Args:
-        path: a file in a format that FFmpeg reads (but no MPEG transport stream).
+        path: of a file in a format that FFmpeg reads.
         num_threads: decoder threads; 0: one a core. Take 1 inside the workers of a DataLoader.
+        decoder: "decord" or "pyav"; "auto": decord where the file's index proves its seek exact and it is installed,
+            else PyAV. Frames are the same. With "decord" that proof is not asked for.
+        count: decode all frames once at opening to count them, as is done of itself where the file does not tell.
 
     Attributes:
-        num_frames: how many frames can be read.
+        num_frames: how many it shows.
         fps: average frame rate, also where the rate varies; None where it is unknown.
+        times: when each frame is shown, in seconds after the first, `(num_frames,) float64`.
 
     Raises:
         VideoReadError: missing, forbidden, a folder, empty, truncated, or not a video (it is an OSError, too).
     """
 
-    _reader: Any  # decord's; None once closed
-
-    def __init__(self, path: PathLike, *, num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        num_threads: int = 0,
+        decoder: Literal["auto", "decord", "pyav"] = "auto",
+        count: bool = False,
+    ) -> None:
         self.path = os.fsdecode(path)
-        self._num_threads = num_threads
-        container = inspect(self.path)
-        self._open()
-        fps = self._reader.get_avg_fps()
-        self.fps: float | None = fps if 0 < fps < math.inf else None
-        self.num_frames = len(self._reader)
-        keys = [int(k) for k in self._reader.get_key_indices()]
-        # Frames not to skip over on a walk: all, where a file has no time for each, by which decord skips.
-        self._stops: Sequence[int] = keys if container.timed else range(self.num_frames)
-        self._seekable = False
-        seekable = container.in_order
-        starts_late = container.may_start_late and any(k <= _MAX_REORDER for k in keys[1:2])
-        pts, dts = container.pts, container.dts
-        if (pts < container.start).any():  # FFmpeg skips what is stored before the last key frame that is needed
-            pts, dts = pts[-self.num_frames :], dts[-self.num_frames :]
-        if len(pts) == self.num_frames:
-            hidden = int((pts < container.start).sum())
-            shown_at = pts.argsort(kind="stable").argsort()  # storage order -> place in the order shown
-            self.num_frames -= hidden
-            # decord takes the storage index of a key frame for its place in the order shown: right in clean cuts only.
-            seekable = hidden == 0 and bool((shown_at[keys] == keys).all())
-            starts_late = bool((dts[keys[1:2]] <= pts.min()).any())
-        if self.num_frames < 1:
-            raise read_error(self.path, "it has no frames to show", "check that it plays")
-        if starts_late:
-            self._count()
-        self._seekable = seekable
+        if decoder not in ("auto", *DECODERS):
+            raise ValueError(f"decoder is {decoder!r}, expected one of auto, {', '.join(DECODERS)}")
+        index = build_index(self.path, count=count)
+        self.num_frames, self.fps, self.times = index.num_frames, index.fps, index.times
+        if decoder == "auto":
+            decoder = "decord" if index.plain and has_decord() else "pyav"
+        self._decoder = DECODERS[decoder](self.path, index, num_threads)
 
     def __repr__(self) -> str:
         return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
@@ -99,9 +73,15 @@ class Video:
         """Of the upright frame, in pixels."""
         return self._size[1]
 
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last one, which is taken to last as long as the others."""
+        last = float(self.times[-1])
+        return last + (last / (self.num_frames - 1) if self.num_frames > 1 else 1 / (self.fps or 1))
+
     def close(self) -> None:
         """Stop the decoder's threads and free its memory. Who reads on opens the file again."""
-        self._reader = None
+        self._decoder.close()
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """`(T, H, W, C) uint8` RGB of any indices, in the order given; repeated ones are decoded once.
@@ -123,70 +103,12 @@ class Video:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
         for index in sorted(wanted):
-            if self._reader is None:
-                self._open()
-            if not self._seekable:
-                if index < self._next:
-                    self._open()
-                # decord seeks when it has to pass a key frame. Reading the frame before each leaves none to pass.
-                for stop in self._stops[bisect_right(self._stops, self._next) : bisect_right(self._stops, index)]:
-                    self._read(stop - 1)
-            yield self._read(index)
-
-    def _count(self) -> None:
-        """Walks to the last frame. Where a second key frame is stored before the first frame is due, decord may start
-        with the second; then its frames run out early."""
-        try:
-            next(self.stream([self.num_frames - 1]))
-        except VideoReadError as error:
-            raise read_error(self.path, f"not all {self.num_frames} frames can be decoded", REWRAP) from error
-
-    def _open(self) -> None:
-        decord = _decord()
-        try:
-            # The share of repeated frames to bear. 0 would mean any number; one frame is more than this of any video.
-            self._reader = decord.VideoReader(self.path, num_threads=self._num_threads, fault_tol=1e-9)
-        except Exception as error:  # decord raises DECORDError, RuntimeError and AssertionError alike
-            what = "there is no video in it that FFmpeg can read" + _first_line(error)
-            raise read_error(self.path, what, "check that it plays, or download it again") from error
-        self._next = 0  # the frame that comes without a seek
-
-    def _read(self, index: int) -> torch.Tensor:
-        try:
-            with _decord().bridge.use_torch():
-                frame: torch.Tensor = self._reader[index]
-        except Exception as error:  # DECORDError or StopIteration
-            what = f"frame {index} of {self.num_frames} can't be decoded" + _first_line(error)
-            self._open()  # decord doesn't recover from an error
-            raise read_error(self.path, what, "the file is damaged: download it again or re-encode it") from error
-        self._next = index + 1
-        height, width, channels = frame.shape
-        if channels != 3:
-            # FFmpeg pads rows; where a row is then a whole multiple of the width, decord takes padding for channels.
-            frame = frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
-        return frame
+            yield self._decoder.read(index)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
         height, width, _ = next(self.stream([0])).shape
         return height, width
-
-
-def _decord() -> ModuleType:
-    try:
-        import decord
-    except ImportError as error:
-        raise ImportError(
-            "reading videos needs decord: pip install decord (Linux x86_64, Windows) or decord2 (elsewhere)"
-        ) from error
-    decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's own lines on stderr; what matters is in our error
-    return decord  # type: ignore[no-any-return]
-
-
-def _first_line(error: BaseException) -> str:
-    """decord's reason, without time stamps, source lines and the C++ stack."""
-    line = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error)).strip().partition("\n")[0]
-    return f" ({line})" if line else ""
 
 
 class Frames(Protocol):

@@ -1,0 +1,176 @@
+"""Opening a file by FFmpeg's demuxers (PyAV), after a look at whether it is all there."""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from timesformer_zoo.errors import VideoReadError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+__all__ = ["LARGE", "Media", "read_error", "reason"]
+
+# A stranger's file is to be a video, not a playlist that names other files.
+FORMATS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,gif,apng,h264,hevc,av1,obu,ivf,m4v,mjpeg,"
+    "mxf,nut,wtv,dv,rm,3gp,swf,yuv4mpegpipe,h263,vc1,dirac,y4m,nsv,wmv,webp_anim"
+)
+LARGE = 64 << 20  # bytes; of a larger MP4 only the tables are read, not what they point at
+
+
+def read_error(path: str, what: str, advice: str) -> VideoReadError:
+    return VideoReadError(f"{path}: {what}; {advice}")
+
+
+class Media:
+    """An open file and the best of its video streams, as FFmpeg chooses.
+
+    Args:
+        path: of the file.
+        tables_only: it is enough to know of packets what tables say of them. Of a large MP4 nothing else is read then,
+            and packets have a place, a size and times, but no content.
+
+    Attributes:
+        size: of the file, in bytes.
+        has_tables: it is an MP4 (or MOV) whose tables, all in one place, tell of all its packets.
+        hollow: its packets have no content.
+
+    Raises:
+        VideoReadError: missing, forbidden, a folder, empty, truncated, or without a video.
+    """
+
+    def __init__(self, path: str, *, tables_only: bool = False) -> None:
+        import av
+
+        self.path = path
+        self.size, self.has_tables = _check_complete(path)
+        self.hollow = tables_only and self.has_tables and self.size > LARGE
+        source = _Hollow(path) if self.hollow else os.path.abspath(path)  # a relative a:b would be a protocol
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        if self.hollow:
+            options["fflags"] = "noparse+nofillin"  # a parser would draw its own conclusions from zeros
+        advice = "check that it plays, or download it again"
+        try:
+            container: InputContainer = av.open(source, "r", metadata_errors="replace", options=options)
+        except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise read_error(path, f"there is no video in it that FFmpeg can read ({reason(error)})", advice) from error
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+            found = ", ".join(stream.type for stream in container.streams) or "nothing"
+            container.close()
+            what = f"there is no video in it that FFmpeg can read (it has: {found})"
+            raise read_error(path, what, advice)
+        if isinstance(source, _Hollow):
+            source.is_hollow = True
+        self.container = container
+        self.stream = stream
+
+    def __enter__(self) -> "Media":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+
+def reason(error: BaseException) -> str:
+    """FFmpeg's, without the path."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+class _Hollow:
+    """A file whose content reads as zeros, at no cost, once its header has been read."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 -- closed with this object
+        self._size = os.path.getsize(path)
+        self._at = 0
+        self.is_hollow = False
+
+    def read(self, count: int) -> bytes:
+        count = max(0, min(count, self._size - self._at))
+        if self.is_hollow:
+            data = bytes(count)
+        else:
+            self._file.seek(self._at)
+            data = self._file.read(count)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _check_complete(path: str) -> tuple[int, bool]:
+    """`Media.size` and `Media.has_tables`, of a file that is all there.
+
+    Demuxers read what is there of a truncated file and end without a word; but its length is stated in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(64)
+            if not head:
+                raise read_error(path, "the file is empty", "download or copy it again")
+            try:
+                stated, tables = _stated_length(file, head, size)
+            except (struct.error, IndexError, ValueError):
+                stated, tables = 0, False  # an odd header proves nothing: FFmpeg will judge
+    except FileNotFoundError as error:
+        raise read_error(path, "there is no such file", "check the path") from error
+    except IsADirectoryError as error:
+        raise read_error(path, "this is a folder", "give the path of a video file in it") from error
+    except PermissionError as error:
+        raise read_error(path, "no permission to read it", "check the file's access rights") from error
+    except VideoReadError:
+        raise
+    except OSError as error:
+        raise read_error(path, f"it can't be read ({error.strerror})", "check the disk or the connection") from error
+    if stated > size:
+        what = f"the file is truncated: it should have at least {stated} bytes and has {size}"
+        raise read_error(path, what, "download or copy it again")
+    return size, tables
+
+
+def _stated_length(file: BinaryIO, head: bytes, size: int) -> tuple[int, bool]:
+    """(the length in bytes that the file should have at least, 0 if unknown; `Media.has_tables`)."""
+    if head[:4] == b"RIFF":  # AVI; 8: some writers state the whole file's length here, not what follows
+        return struct.unpack("<I", head[4:8])[0], False
+    if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML, RFC 8794: Matroska, WebM. A header, then the segment, with its length
+        header_size, at = _ebml_length(head, 4)
+        segment_size, at = _ebml_length(head, at + header_size + 4)
+        return at + segment_size, False
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # ISO 14496-12: MP4, QuickTime
+        ends = dict(_boxes(file, size))
+        stated = max((ends.get(kind, 0) for kind in (b"moov", b"mdat", b"moof")), default=0)
+        return stated, b"moov" in ends and b"moof" not in ends
+    return 0, False
+
+
+def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
+    """(an EBML length, 0 if it is left open; where the data starts)."""
+    width = 9 - data[at].bit_length()  # leading zero bits of the first byte say how many follow
+    value = int.from_bytes(data[at : at + width], "big") - (1 << 7 * width)
+    return (0 if value == (1 << 7 * width) - 1 else value), at + width
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """(kind, end) of the file's own boxes, not of those inside."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if length == 1:  # a 64-bit length follows
+            (length,) = struct.unpack(">Q", file.read(8))
+        elif length == 0:  # up to the end
+            length = size - at
+        if length < 8:
+            return
+        at += length
+        yield kind, at

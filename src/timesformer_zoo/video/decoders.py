@@ -1,0 +1,176 @@
+"""The two decoders: PyAV, which follows the index packet by packet, and decord, which seeks by itself.
+
+Legend: H W pixels.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from timesformer_zoo.video.container import Media, read_error
+from timesformer_zoo.video.index import Entry, FrameIndex, decode, pack, packets_of
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+__all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder", "has_decord"]
+
+_DAMAGED = "the file is damaged: download it again or re-encode it"
+
+
+class PyAVDecoder:
+    """Frames by their place in the order shown; quick where places ascend.
+
+    A frame is known by the packet that it came from. So a wrong one can't be taken for it, whatever a seek or damage
+    did.
+    """
+
+    def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
+        self._path, self._index, self._threads = path, index, threads
+        self._media: Media | None = None
+        self._run: Iterator[tuple[int, VideoFrame]] | None = None  # of (place, frame)
+        self._next = 0  # the place that the run gives next
+
+    def close(self) -> None:
+        self._run = None
+        if self._media is not None:
+            self._media.container.close()
+        self._media = None
+
+    def read(self, place: int) -> torch.Tensor:
+        """`(H, W, 3) uint8`. Raises VideoReadError."""
+        entry = self._index.entry(place)
+        if self._run is None or place < self._next or entry.place > self._next:
+            self._next = entry.place
+            self._run = self._frames_from(entry)
+        run, self._run = self._run, None  # gone, unless it gives what is expected of it
+        for found, frame in run:
+            if found != self._next:
+                break
+            self._next += 1
+            if found == place:
+                self._run = run
+                return _pixels(frame)
+        raise read_error(self._path, f"frame {self._next} of {self._index.num_frames} can't be decoded", _DAMAGED)
+
+    def _frames_from(self, entry: Entry) -> Iterator[tuple[int, "VideoFrame"]]:
+        media = self._media or self._open()
+        packets = self._seek(media, entry) if entry.packet else None
+        if packets is None:  # count from the file's first packet
+            media = self._open()
+            packets = ((n, packet) for n, packet in enumerate(packets_of(media)) if n >= entry.packet)
+        frames = decode(media, self._threads, packets)
+        places = self._index.places
+        if places is None:
+            return enumerate(frame for _, frame in frames)
+        # Frames before the entry's may lean on what was not decoded.
+        return ((int(places[n]), frame) for n, frame in frames if places[n] >= entry.place)
+
+    def _open(self) -> Media:
+        self.close()
+        self._media = Media(self._path)
+        context = self._media.stream.codec_context
+        context.thread_type = "AUTO" if self._index.places is not None else "SLICE"
+        return self._media
+
+    def _seek(self, media: Media, entry: Entry) -> Iterator[tuple[int, "Packet[VideoStream]"]] | None:
+        """The numbered packets from an entry on; None: the demuxer's seek does not find it."""
+        import av
+
+        pts, dts, _ = entry.mark
+        if pts is None:
+            return None
+        try:
+            media.container.seek(pts if dts is None else dts, stream=media.stream)
+        except (av.FFmpegError, OverflowError):
+            return None
+        packets = packets_of(media)
+        for packet in packets:
+            if pack(packet) == entry.mark:
+                return _count_on(entry.packet, packet, packets)
+            if packet.pts is None or packet.pts > pts:
+                break
+        return None
+
+
+def _count_on(
+    number: int, packet: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]
+) -> Iterator[tuple[int, "Packet[VideoStream]"]]:
+    yield number, packet
+    yield from enumerate(rest, number + 1)
+
+
+def _pixels(frame: "VideoFrame") -> torch.Tensor:
+    """`(H, W, 3) uint8` RGB, turned upright."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frame.to_ndarray(format="rgb24")))
+    turns = round(frame.rotation / 90) % 4
+    return torch.rot90(pixels, turns).contiguous() if turns else pixels
+
+
+class DecordDecoder:
+    """decord, for files where its seek by a frame's number is exact. Frames are turned upright by it."""
+
+    def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
+        self._path, self._index, self._threads = path, index, threads
+        self._reader: Any = None
+
+    def close(self) -> None:
+        self._reader = None
+
+    def read(self, place: int) -> torch.Tensor:
+        """`(H, W, 3) uint8`. Raises VideoReadError."""
+        decord = _decord()
+        try:
+            if self._reader is None:
+                path = os.path.abspath(self._path)  # a relative a:b would be a protocol
+                # fault_tol: the share of repeated frames to bear. 0 would mean any; one frame is more than this of all.
+                self._reader = decord.VideoReader(path, num_threads=self._threads, fault_tol=1e-9)
+            with decord.bridge.use_torch():
+                frame: torch.Tensor = self._reader[place]
+        except Exception as error:  # decord raises DECORDError, RuntimeError, StopIteration and AssertionError alike
+            self._reader = None  # decord doesn't recover from an error
+            what = f"frame {place} of {self._index.num_frames} can't be decoded" + _first_line(error)
+            raise read_error(self._path, what, _DAMAGED) from error
+        height, width, channels = frame.shape
+        if channels != 3:
+            # FFmpeg pads rows; where a row is then a whole multiple of the width, decord takes padding for channels.
+            frame = frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
+        return frame
+
+
+def has_decord() -> bool:
+    """Whether decord2 is installed: there are no wheels of it for some machines."""
+    return importlib.util.find_spec("decord") is not None
+
+
+@functools.cache
+def _decord() -> ModuleType:
+    try:
+        import decord
+    except ImportError as error:
+        raise ImportError("this decoder needs decord2: pip install decord2, or leave it to PyAV") from error
+    if int(decord.__version__.partition(".")[0]) < 3:
+        raise ImportError(
+            f"found decord {decord.__version__} in the place of decord2; its FFmpeg of 2018 gives wrong frames: "
+            "pip uninstall -y decord decord2 && pip install decord2"
+        )
+    decord.logging.set_level(decord.logging.QUIET)  # FFmpeg's own lines on stderr; what matters is in our error
+    return decord  # type: ignore[no-any-return]
+
+
+def _first_line(error: BaseException) -> str:
+    """decord's reason, without time stamps, source lines and the C++ stack."""
+    line = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error)).strip().partition("\n")[0]
+    return f" ({line})" if line else ""
+
+
+DECODERS: dict[str, type[DecordDecoder] | type[PyAVDecoder]] = {"decord": DecordDecoder, "pyav": PyAVDecoder}
