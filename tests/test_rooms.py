@@ -25,7 +25,8 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
 NETWORK = ["hub", "weights/download"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
-    "decord": ["video/reader"],
+    "av": ["video/container", "video/index", "video/decoders"],
+    "decord": ["video/decoders"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

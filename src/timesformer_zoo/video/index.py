@@ -112,11 +112,14 @@ def packets_of(media: Media) -> Iterator["Packet[VideoStream]"]:
 
 
 def decode(
-    media: Media, threads: int, packets: Iterator[tuple[int, "Packet[VideoStream]"]]
+    media: Media, threads: int, packets: Iterator[tuple[int, "Packet[VideoStream]"]], *, strict: bool = False
 ) -> Iterator[tuple[int, "VideoFrame"]]:
     """(number of its packet, frame), in the order shown.
 
     What can't be decoded is left out, as FFmpeg does; who reads sees by the numbers what is missing.
+
+    Args:
+        strict: what can't be decoded is an error instead.
     """
     import av
 
@@ -133,7 +136,10 @@ def decode(
         packet.opaque = (number,)  # an object of its own: PyAV tells opaque ones apart by their ids
         try:
             frames = context.decode(packet)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if strict:
+                what = f"packet {number} of its video can't be decoded ({reason(error)})"
+                raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
             continue
         for frame in frames:
             yield _number(frame), frame
@@ -216,7 +222,8 @@ def _by_decoding(media: Media) -> FrameIndex:
             first = first or Entry(0, 0, pack(packet))
             yield number, packet
 
-    for _, frame in decode(media, 0, numbered()):
+    # Streams may begin with what can't be decoded. Where tables name each packet, it would be missing among the frames.
+    for _, frame in decode(media, 0, numbered(), strict=media.has_tables):
         times.append(frame.time)
     known = np.array([np.nan if time is None else time for time in times])
     fps = _fps(media, known)
