@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.labels import label_set
-from timesformer_zoo.video.reader import IMAGE_SUFFIXES
+from timesformer_zoo.video.folder import IMAGE_SUFFIXES
 
 __all__ = [
     "VIDEO_SUFFIXES",
