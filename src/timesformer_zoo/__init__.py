@@ -56,8 +56,8 @@ from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 from timesformer_zoo.weights.transformers import to_transformers
 
 if TYPE_CHECKING:
-    from timesformer_zoo.data.annotations import VIDEO_SUFFIXES
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
+    from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
     from timesformer_zoo.train.finetune import Finetuned, finetune
@@ -151,7 +151,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "data.annotations": ("VIDEO_SUFFIXES",),
+    "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),

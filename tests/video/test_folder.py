@@ -174,7 +174,7 @@ def test_pixels_of_no_stated_range(tmp_path: Path) -> None:
 
 
 def test_no_pictures_or_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(VideoReadError, match="no pictures in this folder; expected .bmp, .jpeg"):
+    with pytest.raises(VideoReadError, match=r"no pictures in this folder; expected \.bmp, \.jpeg"):
         FrameFolder(tmp_path)
     with pytest.raises(VideoReadError, match="cannot be listed"):
         FrameFolder(tmp_path / "gone")

@@ -98,8 +98,8 @@ class FrameFolder:
         if len(series) > 1 and max(map(len, series.values())) > 1:
             (_, most), (_, other_names) = sorted(series.items(), key=lambda item: -len(item[1]))[:2]
             raise VideoReadError(
-                f"{self.path}: expected pictures named alike but for their numbers, got {most[0]} ({len(most)} like it) "
-                f"and {other_names[0]} ({len(other_names)}); give each kind a folder of its own"
+                f"{self.path}: expected names alike but for their numbers, got {most[0]} ({len(most)} like it) and "
+                f"{other_names[0]} ({len(other_names)}); give each kind a folder of its own"
             )
 
 
