@@ -14,7 +14,10 @@ from timesformer_zoo.video.folder import IMAGE_SUFFIXES
 __all__ = ["VIDEO_SUFFIXES", "VideoIndex", "has_video_suffix", "holds_videos", "is_frame_folder", "video_stem"]
 
 VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+    (
+        *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+        *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    )
 )
 
 
