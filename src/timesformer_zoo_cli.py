@@ -29,8 +29,9 @@ PROTOCOLS = {
 }
 DATASETS = {
     "folder": "a folder per class, in train/ and val/ or not",
-    "list": "a line per video: path label, or path,label[,start,end] with a header",
+    "list": "a line per video: path label, or path,label[,start,end,split] with a header",
     "json": "objects with path, label and, for parts of a video, start and end",
+    "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
     "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
     "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",

@@ -47,7 +47,8 @@ from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Score, Segment, timeline
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
-from timesformer_zoo.video.reader import IMAGE_SUFFIXES, FrameFolder, Video, open_video
+from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
+from timesformer_zoo.video.reader import Video, open_video
 from timesformer_zoo.video.views import load_views, read_clip
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit
@@ -55,8 +56,8 @@ from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 from timesformer_zoo.weights.transformers import to_transformers
 
 if TYPE_CHECKING:
-    from timesformer_zoo.data.annotations import VIDEO_SUFFIXES
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
+    from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
     from timesformer_zoo.train.finetune import Finetuned, finetune
@@ -150,7 +151,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "data.annotations": ("VIDEO_SUFFIXES",),
+    "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from videos import number_of, picture, real_video, write_video
 
-from timesformer_zoo import ClipSpec, FrameFolder, MissingVideosError, Sample, VideoList, VideoReadError, load_views
+from timesformer_zoo import ClipSpec, MissingVideosError, Sample, VideoList, VideoReadError, load_views
 from timesformer_zoo.data.batches import (
     Draw,
     StepSampler,
@@ -85,18 +85,10 @@ def test_a_part_after_the_end_is_an_error(folder):
 
 
 def test_frame_folders(tmp_path):
-    for number in range(12):  # names without leading zeros: 10 comes after 9
+    for number in range(12):
         Image.fromarray(picture(number, 64, 96)).save(tmp_path / f"frame {number}.png")
-    video = FrameFolder(str(tmp_path))
-    assert video.num_frames == 12
-    assert [number_of(frame) for frame in video.frames([11, 2, 2, 10])] == [11, 2, 2, 10]
     wide = ClipSpec(num_frames=4, stride=2, size=(64, 96), crops=1)
     assert numbers(VideoDataset(video_list([tmp_path], [0]), wide)[0].clips[0]) == [0, 2, 4, 7]
-    (tmp_path / "frame 3.png").write_bytes(b"no picture")
-    with pytest.raises(VideoReadError, match=r"frame 3.png: cannot be decoded"):
-        video.frames([3])
-    with pytest.raises(VideoReadError, match="no pictures"):
-        FrameFolder(str(tmp_path / "..")).frames([0])
 
 
 # ---- repeatable ----

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from timesformer_zoo import DATASETS, AnnotationError, Sample, TimesformerZooError, VideoList, read_videos
-from timesformer_zoo.data.annotations import class_key, read_labels, read_list
+from timesformer_zoo.data.annotations import class_key, read_labels
+from timesformer_zoo.data.tables import read_list
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -296,7 +297,7 @@ def test_labels_from_files(tmp_path):
     (tmp_path / "a.txt").write_text("run\njump\n\n")
     (tmp_path / "b.json").write_text('{"jump": "1", "run": "0"}')
     assert read_labels(tmp_path / "a.txt") == read_labels(tmp_path / "b.json") == ("run", "jump")
-    for wrong in ('{"jump": 1, "run": 2}', '{"0": "run", "1": "jump"}', '{"jump": 1, "run": 1}'):
+    for wrong in ('{"jump": 1, "run": 2}', '{"0": "1", "1": "0x"}', '{"jump": 1, "run": 1}'):
         (tmp_path / "b.json").write_text(wrong)
         with pytest.raises(AnnotationError, match="indices 0 to 1"):
             read_labels(tmp_path / "b.json")
@@ -325,7 +326,7 @@ def test_report_lists_every_class_if_asked(tmp_path):
     ("data", "options", "message"),
     [
         ("ucf", {}, "Unknown data set: 'ucf'. Choose from: folder, list"),
-        ("list", {}, "No train.csv or train.txt in"),
+        ("list", {}, "No train.csv or train.txt or train.tsv in"),
         ("folder", {"fold": 2}, "Unknown fold of folder: '2'. Choose from: none"),
         ("folder", {"split": "dev"}, "Unknown split of folder: 'dev'"),
     ],
@@ -344,3 +345,54 @@ def test_every_data_set_has_files_for_every_split_and_says_what_it_is():
     for entry in DATASETS.values():
         assert entry.about
         assert not entry.files or set(entry.files) == set(entry.splits)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 Apply Eye Makeup\n2 Archery\n3 run\n",  # UCF101's classInd.txt
+        "id,name\n0,Apply Eye Makeup\n1,Archery\n2,run\n",
+        '2,"run"\n0,"Apply Eye Makeup"\n1,Archery\n',
+        "Apply Eye Makeup\r\nArchery\r\nrun\r\n",
+    ],
+)
+def test_label_files(tmp_path, text):
+    for name in ("labels.txt", "labels"):
+        (tmp_path / name).write_text(text)
+        assert read_labels(tmp_path / name) == ("Apply Eye Makeup", "Archery", "run")
+
+
+def test_labels_that_begin_with_numbers_keep_them(tmp_path):
+    (tmp_path / "a.txt").write_text("1 finger\n2 fingers\n3 fingers\n")
+    assert read_labels(tmp_path / "a.txt") == ("1 finger", "2 fingers", "3 fingers")
+
+
+def test_id2label(tmp_path):
+    (tmp_path / "a.json").write_text('{"0": "run", "1": "jump"}')
+    assert read_labels(tmp_path / "a.json") == ("run", "jump")
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "text", "message"),
+    [
+        ("ucf101", "trainlist01.txt", "v_Archery_g01_c01.avi 3\n", "expected lines 'Class/video.avi' or"),
+        (
+            "hmdb51",
+            "run_test_split1.txt",
+            "a.avi train\n",
+            "expected lines 'video.avi 1', with 0, 1 or 2, got 'a.avi tr",
+        ),
+        ("kinetics400", "train.csv", "youtube_id,time_start,time_end,split\na,0,10,train\n", "expected a column label"),
+        ("kinetics400", "train.csv", "label,youtube_id,time_start,time_end,split\nrun,a,0,10,x\n", "split has 'x'"),
+        (
+            "kinetics400",
+            "train.csv",
+            "label,youtube_id,time_start,time_end\nrun,a,0,ten\n",
+            "time_end is 'ten', expected s",
+        ),
+    ],
+)
+def test_published_files_that_are_odd(tmp_path, data, file, text, message):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        read_videos(data, tmp_path)

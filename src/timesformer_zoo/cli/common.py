@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timesformer_zoo.data.annotations import VideoIndex, is_frame_folder
-from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.data.index import VideoIndex, is_frame_folder
+from timesformer_zoo.errors import AnnotationError, VideoReadError
 
 __all__ = ["find_videos", "print_json"]
 
@@ -42,6 +42,8 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
                 yield name, None
         except OSError as error:
             yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
+        except AnnotationError as error:
+            yield name, VideoReadError(str(error))
 
 
 def print_json(values: Mapping[str, Any]) -> None:

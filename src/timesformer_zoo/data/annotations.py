@@ -1,38 +1,38 @@
-"""How annotation files are read: tables, lists of paths and labels, class names, and where the videos are.
+"""What a data set's reader gets and gives, and the names of splits and classes.
 
-Nothing here knows a data set; `catalogue.py` says which of these a data set is made of.
+Nothing here knows a data set; `catalogue.py` says what each is made of.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from timesformer_zoo.data.index import VideoIndex
+from timesformer_zoo.data.tables import parse_json, read_text
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.labels import label_set
-from timesformer_zoo.video.reader import IMAGE_SUFFIXES
 
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "DataSet",
-    "Place",
-    "Request",
-    "Row",
-    "VideoIndex",
-    "class_key",
-    "read_labels",
-    "read_list",
-    "read_records",
-]
+__all__ = ["SPLIT_WORDS", "DataSet", "Place", "Request", "Row", "class_key", "read_labels", "split_of"]
 
-VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
-)
+# What files, folders and columns call a split; those of Hugging Face's videofolder, and Kinetics' "validate".
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validate", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+# Beside them in a name these say nothing else: "videos_train", "val_256", "train_set".
+_FILLERS = frozenset(("", "clips", "data", "frames", "list", "rawframes", "set", "split", "videos"))
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name means, whatever its case; None if it means none, or more than that."""
+    words = set(re.split(r"[^a-z]+", name.lower())) - _FILLERS
+    return next((split for split, known in SPLIT_WORDS.items() if len(words) == 1 and words <= set(known)), None)
 
 
 class Place(NamedTuple):
@@ -48,6 +48,7 @@ class Row(NamedTuple):
 
     label: str
     places: tuple[Place, ...]
+    target: int | None = None  # where the file gives the label's index, too
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Request:
     split: str
     fold: str | None
     files: tuple[Path, ...]  # the annotation files of the split
-    index: VideoIndex | None  # of the root, for data sets whose videos are found by name
+    index: VideoIndex  # of the root
+    find: Callable[[str], str | None]  # the index's way to find a video: by name or by path
+    notes: list[str] = field(default_factory=list)  # what the user should know of how the files were understood
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,6 @@ class DataSet:
     labels: str | None = None  # name of the package's label set, unless the user gives one
     classes: Callable[[Request], Sequence[str]] | None = None  # where neither gives class names
     by_name: bool = False  # a video's name is unique: find it anywhere below the root. Otherwise by its path
-    note: Callable[[Request], str] | None = None
 
 
 def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
 
     Args:
         source: the name of a label set of this package ("ucf101"), a sequence of names, or a file: text with one name a
-            line, or JSON, a list of names or `{name: index}`.
+            line, or an index from 0 or 1 before each (UCF101's classInd.txt), or JSON, a list of names, `{name: index}`
+            or `{index: name}`.
 
     Raises:
         ValueError: no such label set.
@@ -91,20 +94,39 @@ def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
     if not isinstance(source, (str, os.PathLike)):
         return _unique(tuple(source), "the class names")
     path = Path(source)
-    if not path.suffix:
+    if not path.suffix and not path.is_file():
         return _unique(tuple(label_set(str(source))), str(source))
-    text = _read_text(path)
-    if path.suffix != ".json":
-        return _unique(tuple(line.strip() for line in text.splitlines() if line.strip()), str(path))
-    content = _parse_json(path, text)
+    text = read_text(path)
+    if path.suffix.lower() != ".json":
+        return _unique(_names([line.strip() for line in text.split("\n") if line.strip()]), str(path))
+    content = parse_json(path, text)
     if isinstance(content, dict):
+        expected = {str(i) for i in range(len(content))}
+        if content.keys() == expected and not expected & set(map(str, content.values())):
+            content = {name: index for index, name in content.items()}  # id2label, as transformers writes it
         by_index = {str(index): str(name) for name, index in content.items()}
-        expected = [str(i) for i in range(len(content))]
-        if by_index.keys() != set(expected):
+        if by_index.keys() != expected:
             raise AnnotationError(f"{path}: expected {{name: index}} with indices 0 to {len(content) - 1}, each once.")
-        content = [by_index[index] for index in expected]
+        content = [by_index[str(i)] for i in range(len(content))]
+    if not isinstance(content, list):
+        raise AnnotationError(f"{path}: expected a list of names or {{name: index}}, got {str(content)[:80]!r}.")
     # Diving-48's vocabulary spells a class as a list of its parts.
     return _unique(tuple("+".join(name) if isinstance(name, list) else str(name) for name in content), str(path))
+
+
+def _names(lines: list[str]) -> tuple[str, ...]:
+    """The lines, or what follows their indices, in the order of these."""
+    header = bool(lines) and re.fullmatch(
+        r"(?i)(class_?)?(id|index|idx)[\s,;]+(class_?|label_?)?(name|class|label)", lines[0]
+    )
+    split = [re.fullmatch(r'(\d+)[\s,;:]+"?(.+?)"?', line) for line in lines[1 if header else 0 :]]
+    by_index = {int(match[1]): match[2] for match in split if match}
+    first = min(by_index, default=0)
+    # Each index once and no name twice: "1 finger", "2 fingers", "3 fingers" are names.
+    if first > 1 or sorted(by_index) != list(range(first, first + len(split))) or not by_index:
+        return tuple(lines)
+    names = tuple(by_index[index] for index in sorted(by_index))
+    return names if len(set(names)) == len(names) else tuple(lines)
 
 
 def _unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -117,127 +139,3 @@ def _unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
 def class_key(name: str) -> str:
     """What two spellings of a class name have in common: SSv2's brackets, case, and underscores do not count."""
     return " ".join(name.replace("[", "").replace("]", "").replace("_", " ").lower().split())
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table by column name: CSV or TSV with a header, JSON (objects in a list, or by id), JSON lines.
-
-    A column "id" is added where JSON has the id as key.
-
-    Raises:
-        AnnotationError: the file cannot be read as such.
-    """
-    text = _read_text(path)
-    if path.suffix == ".jsonl":
-        content: Any = [_parse_json(path, line) for line in text.splitlines() if line.strip()]
-    elif path.suffix == ".json":
-        content = _parse_json(path, text)
-    else:
-        lines = text.splitlines()
-        content = list(csv.DictReader(lines, delimiter=max(",\t;", key=lines[0].count) if lines else ","))
-    if isinstance(content, dict):
-        content = [{"id": key, **value} for key, value in content.items() if isinstance(value, dict)]
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise AnnotationError(f"{path}: expected a list of objects, or an object of objects.")
-    return content
-
-
-def read_list(path: Path) -> list[tuple[str, str]]:
-    """(path, label) of each line of a list without header, in the official layout: `path label`, or with a comma.
-
-    The label is what follows the last separator, so paths may hold spaces. Lines that are empty or start with # are not
-    counted.
-
-    Raises:
-        AnnotationError: lines that do not split into two.
-    """
-    lines = [line.strip() for line in _read_text(path).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    splits = {d: [[part.strip() for part in line.rsplit(d, 1)] for line in lines] for d in (",", "\t", ";", " ")}
-    whole = {d: rows for d, rows in splits.items() if all(len(row) == 2 and all(row) for row in rows)}
-    # Indices first: "a, b.mp4 3" has a comma, too. Names may hold spaces, so a space separates only indices.
-    for rows in whole.values():
-        if all(label.isdecimal() for _, label in rows):
-            return [(name, label) for name, label in rows]
-    whole.pop(" ", None)
-    for rows in whole.values():
-        return [(name, label) for name, label in rows]
-    odd = next((line for line in lines if len(line.rsplit(" ", 1)) < 2), lines[0])
-    raise AnnotationError(
-        f"{path}: expected 'path label' on each line, with an index as label, or 'path,label' with an index or a class "
-        f"name; got for instance {odd!r}."
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: not UTF-8 text ({error}).") from error
-
-
-def _parse_json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path}: not JSON ({error}).") from error
-
-
-class VideoIndex:
-    """All videos below a folder, by name: files with a video's suffix, and folders of frames.
-
-    A folder whose first file is a picture is a folder of frames.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.paths = sorted(_walk(root))
-        self._by_stem: dict[str, list[str]] = {}
-        for path in self.paths:
-            self._by_stem.setdefault(video_stem(path), []).append(path)
-
-    def find(self, name: str) -> str | None:
-        """The video called `name`, wherever below the root and with whatever suffix; None if there is none.
-
-        Raises:
-            AnnotationError: several, and the folder in `name` does not tell them apart.
-        """
-        found = self._by_stem.get(video_stem(name), [])
-        if len(found) > 1:
-            parent = os.path.basename(os.path.dirname(name))
-            found = [path for path in found if os.path.basename(os.path.dirname(path)) == parent] or found
-        if len(found) > 1:
-            raise AnnotationError(f"{name!r} could be any of {found[:3]}. Keep one, or give a narrower folder.")
-        return found[0] if found else None
-
-
-def video_stem(path: str) -> str:
-    """A video's file name without folder, and without suffix if that is a video's (names may hold dots)."""
-    stem, suffix = os.path.splitext(os.path.basename(path))
-    return stem if suffix.lower() in VIDEO_SUFFIXES else stem + suffix
-
-
-def _walk(folder: Path | str) -> Iterator[str]:
-    folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES:
-                yield entry.path
-    for path in folders:
-        if is_frame_folder(path):
-            yield path
-        else:
-            yield from _walk(path)
-
-
-def is_frame_folder(path: str) -> bool:
-    """Whether a folder holds the frames of a video: the first of its entries that is no hidden file is a picture."""
-    with os.scandir(path) as entries:
-        first = next((entry for entry in entries if not entry.name.startswith(".")), None)
-        return first is not None and first.is_file() and os.path.splitext(first.name)[1].lower() in IMAGE_SUFFIXES

@@ -2,151 +2,152 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from timesformer_zoo.data.annotations import (
-    DataSet,
-    Place,
-    Request,
-    Row,
-    VideoIndex,
-    read_list,
-    read_records,
-    video_stem,
-)
+from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Place, Request, Row, split_of
+from timesformer_zoo.data.folders import folder_classes, folder_rows
+from timesformer_zoo.data.tables import COLUMNS, read_records, read_text
 from timesformer_zoo.errors import AnnotationError
 
 __all__ = ["DATASETS"]
 
 # ---- readers: a request -> rows ----
 
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
-
-def _split_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLIT_FOLDERS.get(split, ()) if (root / name).is_dir()), None)
-
-
-def _class_folders(request: Request) -> list[Path]:
-    """The folder of each class. Raises AnnotationError if `root` has split folders, but not this one."""
-    folder = _split_folder(request.root, request.split)
-    if folder is None and any(_split_folder(request.root, split) for split in SPLIT_FOLDERS):
-        raise AnnotationError(f"{request.root} has folders of splits, but none for {request.split!r}.")
-    if folder is None and request.split == "test":
-        raise AnnotationError(f"{request.root} has no folder 'test'; without split folders there are train and val.")
-    folder = folder or request.root
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _folder_classes(request: Request) -> list[str]:
-    """Of all splits together, so that a class's index is the same in each."""
-    roots = [folder for split in SPLIT_FOLDERS if (folder := _split_folder(request.root, split))] or [request.root]
-    return sorted({p.name for root in roots for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")})
-
-
-def _folder_rows(request: Request) -> Iterator[Row]:
-    for folder in _class_folders(request):
-        paths = VideoIndex(folder).paths
-        if folder.parent == request.root:  # no split folders: a fifth, but at least one of two, is for validation
-            shuffled = sorted(paths, key=lambda path: hashlib.sha1(video_stem(path).encode()).digest())
-            held_out = round(len(paths) / 5) or min(1, len(paths) // 2)
-            paths = sorted(shuffled[:held_out] if request.split == "val" else shuffled[held_out:])
-        for path in paths:
-            yield Row(folder.name, (Place(os.path.relpath(path, request.root)),))
-
-
-def _folder_note(request: Request) -> str:
-    if any(_split_folder(request.root, split) for split in SPLIT_FOLDERS):
-        return ""
-    return "no train and val folders: a fifth of each class, chosen by a hash of the file names, is for validation"
-
-
-# Column names, in order of preference.
-NAME = ("path", "video", "file", "filename", "name", "vid_name", "video_id", "youtube_id", "id")
-LABEL = ("label", "class", "template", "category", "task_id")
-START, END = ("start", "time_start", "start_time"), ("end", "time_end", "end_time")
-
-
-def _column(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((str(record[name]).strip() for name in names if record.get(name) not in (None, "")), None)
+def _column(record: dict[str, Any], names: tuple[str, ...], path: Path) -> str | None:
+    name, value = next(((name, record[name]) for name in names if record.get(name) not in (None, "")), ("", None))
+    if isinstance(value, (list, dict)):
+        raise AnnotationError(f"{path}: expected one {name} for each video, got {str(value)[:80]}.")
+    return None if value is None else str(value).strip()
 
 
 def _require(record: dict[str, Any], names: tuple[str, ...], path: Path) -> str:
-    value = _column(record, names)
-    if value is None:
-        raise AnnotationError(f"{path}: expected a column {' or '.join(names)} in each row, got {record}.")
+    value = _column(record, names, path)
+    if not value:
+        raise AnnotationError(
+            f"{path}: expected a column {' or '.join(names[:6])} in each row, got {str(record)[:200]}."
+        )
     return value
 
 
 def _seconds(record: dict[str, Any], names: tuple[str, ...], path: Path) -> float | None:
-    value = _column(record, names)
+    value = _column(record, names, path)
     try:
-        return None if value is None else float(value)
-    except ValueError as error:
-        raise AnnotationError(f"{path}: {names[0]} is {value!r}, expected seconds.") from error
+        seconds = None if value is None else float(value)
+    except ValueError:
+        seconds = math.nan
+    if seconds is not None and not math.isfinite(seconds):
+        raise AnnotationError(f"{path}: {names[0]} is {value!r}, expected seconds.")
+    return seconds
+
+
+def _starts(request: Request, path: Path) -> list[str]:
+    """Where the paths in a file may start: at the root or at its own folder, which comes first if it is in the root."""
+    root, own = request.root.resolve(), path.resolve().parent
+    if root in own.parents:
+        return [os.path.relpath(own, root), ""]
+    return [""] if own == root else ["", str(own)]
+
+
+def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an annotation file that are of the split, if they say of which they are."""
+    starts = _starts(request, path)
+
+    def exists(name: str) -> bool:
+        try:
+            return any(request.find(os.path.join(start, name)) is not None for start in starts)
+        except AnnotationError:  # several videos
+            return True
+
+    records = read_records(path, exists, request.notes)
+    of_split = [_column(record, COLUMNS["split"], path) for record in records]
+    words = [word for known in SPLIT_WORDS.values() for word in known if word in path.stem.lower()]
+    if not any(of_split) and not words and split_of(path.parent.name) is None:
+        # One list for all splits may tell them by the folders that the videos are in.
+        folders = [(_column(r, COLUMNS["video"], path) or "").replace("\\", "/").partition("/")[0] for r in records]
+        if all(split_of(folder) for folder in folders):
+            of_split = list(folders)
+        else:
+            request.notes.append(f"{path.name} says nothing of splits: all of it is taken for {request.split}")
+    found: dict[str | None, str | None] = {}
+    for record, text in zip(records, of_split, strict=True):
+        split = split_of(text) if text else request.split
+        if split is None:
+            known = ", ".join(word for words in SPLIT_WORDS.values() for word in words)
+            raise AnnotationError(f"{path}: its column for the split has {text!r}, expected one of {known}.")
+        found.setdefault(split, text)
+        if split == request.split:
+            yield record
+    if records and request.split not in found:
+        have = ", ".join(map(str, found.values()))
+        raise AnnotationError(f"{path}: its rows are of the splits {have}; expected some for {request.split!r}.")
+
+
+def _label(record: dict[str, Any], path: Path) -> tuple[str, int | None]:
+    """The class's name, or else its index as text; and the index where there are both."""
+    label = _column(record, COLUMNS["label"], path)
+    name = _column(record, COLUMNS["name"], path)
+    target = _column(record, COLUMNS["target"], path)
+    if name and label and label.isdecimal():
+        target = target or label
+    text = name or label or target or _require(record, COLUMNS["label"] + COLUMNS["name"] + COLUMNS["target"], path)
+    return text, int(target) if target and target.isdecimal() and not text.isdecimal() else None
 
 
 def _table_rows(request: Request) -> Iterator[Row]:
-    """A table with column names; parts of a video have a start and an end."""
+    """A list, or a table with column names; parts of a video have a start and an end."""
     for path in request.files:
-        for record in read_records(path):
-            place = Place(_require(record, NAME, path), _seconds(record, START, path), _seconds(record, END, path))
-            yield Row(_require(record, LABEL, path), (place,))
-
-
-def _list_rows(request: Request) -> Iterator[Row]:
-    """`path label` on each line, or a table."""
-    for path in request.files:
-        with path.open(encoding="utf-8-sig") as file:
-            header = set(re.split(r"[,\t;]", file.readline().strip().lower()))
-        if path.suffix in (".json", ".jsonl") or (header & set(NAME) and header & set(LABEL)):
-            yield from _table_rows(Request(request.root, request.split, request.fold, (path,), None))
-        else:
-            for name, label in read_list(path):
-                yield Row(label, (Place(name),))
+        starts = _starts(request, path)
+        for record in _records(request, path):
+            name = _require(record, COLUMNS["video"], path)
+            part = (_seconds(record, COLUMNS["start"], path), _seconds(record, COLUMNS["end"], path))
+            label, target = _label(record, path)
+            yield Row(label, tuple(Place(os.path.join(start, name), *part) for start in starts), target)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
     """The template, "Holding [something] next to [something]", is the class; `label` has it filled in."""
     for path in request.files:
-        for record in read_records(path):
+        for record in _records(request, path):
             yield Row(_require(record, ("template",), path), (Place(_require(record, ("id",), path)),))
 
 
 def _diving48_rows(request: Request) -> Iterator[Row]:
     """The files are cut already: start_frame and end_frame count in the films they come from."""
     for path in request.files:
-        for record in read_records(path):
+        for record in _records(request, path):
             yield Row(_require(record, ("label",), path), (Place(_require(record, ("vid_name",), path)),))
-
-
-KINETICS_SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
 def _kinetics_rows(request: Request) -> Iterator[Row]:
     """Ten seconds of each film, cut out as <id>_<start>_<end>, or the whole film as <id>."""
     for path in request.files:
-        for record in read_records(path):
-            if record.get("split") and record["split"] not in KINETICS_SPLITS[request.split]:
-                continue
-            name, start, end = (_require(record, (c,), path) for c in ("youtube_id", "time_start", "time_end"))
-            first, last = float(start), float(end)
+        for record in _records(request, path):
+            name = _require(record, ("youtube_id",), path)
+            first, last = (_seconds(record, (column,), path) for column in ("time_start", "time_end"))
+            if first is None or last is None:
+                raise AnnotationError(f"{path}: expected time_start and time_end in each row, got {record}.")
             cut = Place(f"{name}_{int(first):06d}_{int(last):06d}")
             yield Row(_require(record, ("label",), path), (cut, Place(name, first, last)))
+
+
+def _lines(request: Request, path: Path) -> Iterator[str]:
+    yield from filter(None, map(str.strip, read_text(path, request.notes).split("\n")))
 
 
 def _ucf101_rows(request: Request) -> Iterator[Row]:
     """Lines "Class/v_Class_g01_c01.avi 1"; test lists have no index, so the folder tells the class in both."""
     for path in request.files:
-        for line in path.read_text().splitlines():
-            if line.strip():
-                name = line.split()[0]
-                yield Row(name.split("/")[0], (Place(name),))
+        for line in _lines(request, path):
+            name = re.sub(r"\s+\d+$", "", line).replace("\\", "/")
+            if "/" not in name:
+                raise AnnotationError(f"{path}: expected lines 'Class/video.avi' or 'Class/video.avi 1', got {line!r}.")
+            yield Row(name.split("/")[0], (Place(name),))
 
 
 def _hmdb51_rows(request: Request) -> Iterator[Row]:
@@ -154,11 +155,12 @@ def _hmdb51_rows(request: Request) -> Iterator[Row]:
     wanted = {"train": "1", "test": "2"}[request.split]
     for path in request.files:
         label = path.name.split("_test_split")[0]
-        for line in path.read_text().splitlines():
-            if line.strip():
-                name, _, flag = line.strip().rpartition(" ")
-                if flag == wanted:
-                    yield Row(label, (Place(f"{label}/{name.strip()}"),))
+        for line in _lines(request, path):
+            name, _, flag = line.rpartition(" ")
+            if flag not in ("0", "1", "2") or not name:
+                raise AnnotationError(f"{path}: expected lines 'video.avi 1', with 0, 1 or 2, got {line!r}.")
+            if flag == wanted:
+                yield Row(label, (Place(f"{label}/{name.strip()}"),))
 
 
 NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
@@ -182,7 +184,7 @@ def _ntu_rows(num_classes: int) -> Callable[[Request], Iterator[Row]]:
 
     def rows(request: Request) -> Iterator[Row]:
         training = NTU_TRAINING[num_classes, request.fold or ""]
-        for path in request.index.paths if request.index else ():
+        for path in request.index.paths:
             if match := NTU_NAME.match(os.path.basename(path)):
                 setup, camera, subject, _, action = map(int, match.groups())
                 if action <= num_classes and training(setup, camera, subject) == (request.split == "train"):
@@ -200,17 +202,27 @@ def _kinetics(num: int) -> DataSet:
     return DataSet(_kinetics_rows, about, files=files, labels=f"kinetics{num}", by_name=True)
 
 
-_LISTS: dict[str, tuple[str, ...]] = {s: (f"{s}.csv", f"{s}.txt") for s in ("train", "val", "test")}
+_LISTS: dict[str, tuple[str, ...]] = {s: (f"{s}.csv", f"{s}.txt", f"{s}.tsv") for s in ("train", "val", "test")}
+# Hugging Face's videofolder: a file beside the videos of a split, whose paths start there, or one with a column for it.
+_METADATA: dict[str, tuple[str, ...]] = {
+    split: tuple(f"{folder}metadata.{kind}" for folder in (f"{split}*/", "") for kind in ("csv", "jsonl"))
+    for split in ("train", "val", "test")
+}
 
 DATASETS: dict[str, DataSet] = {
-    "folder": DataSet(
-        _folder_rows, "a folder per class, in train/ and val/ or not", classes=_folder_classes, note=_folder_note
+    "folder": DataSet(folder_rows, "a folder per class, in train/ and val/ or not", classes=folder_classes),
+    "list": DataSet(
+        _table_rows, "a line per video: path label, or path,label[,start,end,split] with a header", files=_LISTS
     ),
-    "list": DataSet(_list_rows, "a line per video: path label, or path,label[,start,end] with a header", files=_LISTS),
     "json": DataSet(
         _table_rows,
         "objects with path, label and, for parts of a video, start and end",
         files={split: (f"{split}.json", f"{split}.jsonl") for split in ("train", "val", "test")},
+    ),
+    "videofolder": DataSet(
+        _table_rows,
+        "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
+        files=_METADATA,
     ),
     "kinetics400": _kinetics(400),
     "kinetics600": _kinetics(600),

@@ -3,33 +3,30 @@
     videos = read_videos("ucf101", "UCF-101", split="train", fold="1", annotations="ucfTrainTestlist")
     print(videos.report())
 
-A video that is annotated and not there is listed as missing; it never becomes another one.
+A video that is annotated and not there is listed as missing; it never becomes another one. What could be understood in
+several ways is an error, or a line of the report.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timesformer_zoo.data.annotations import (
-    DataSet,
-    Place,
-    Request,
-    Row,
-    VideoIndex,
-    class_key,
-    read_labels,
-)
+from timesformer_zoo.data.annotations import DataSet, Place, Request, Row, class_key, read_labels, split_of
 from timesformer_zoo.data.catalogue import DATASETS
+from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.errors import AnnotationError
 
 __all__ = ["DATASETS", "Sample", "VideoList", "read_videos"]
 
 PathLike = str | os.PathLike[str]
+
+_MOST_CLASSES = 100_000  # more indices than that are ids
 
 
 class Sample(NamedTuple):
@@ -51,7 +48,7 @@ class VideoList:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]  # found
     missing: tuple[Sample, ...] = ()  # annotated, but no such file; `path` as it was looked for
-    note: str = ""  # how the split was made, where no file says so
+    notes: tuple[str, ...] = ()  # how files were understood, where that may surprise
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """(found, missing) of each class."""
@@ -69,8 +66,7 @@ class VideoList:
         total = len(self.samples) + len(self.missing)
         lines = [f"{title}: {total} videos in {len(self.classes)} classes, {len(self.samples)} found"]
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
-        if self.note:
-            lines.append(f"  {self.note}")
+        lines += [f"  {note}" for note in self.notes]
         counts = self.counts()
         if per_class is None:
             per_class = len(counts) <= 20
@@ -117,16 +113,21 @@ def read_videos(
     if not root.is_dir():
         raise AnnotationError(f"{root}: no such folder; expected the folder of the videos of {data}.")
     files = _find_files(entry, root, annotations, split, fold)
-    request = Request(root, split, fold, files, VideoIndex(root) if entry.by_name else None)
+    index = VideoIndex(root)
+    request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at)
     rows = list(entry.rows(request))
+    if annotations is not None and split_of(Path(annotations).stem) not in (None, split):
+        request.notes.append(f"{Path(annotations).name} was given, and is taken, for the split {split}")
+    # pandas writes whole numbers with a point where a column has gaps
+    rows = [row._replace(label=re.sub(r"^(\d+)\.0+$", r"\1", row.label)) for row in rows]
+    where = ", ".join(map(str, files)) or str(root)
     if labels is not None or entry.labels is not None:
         classes = read_labels(labels if labels is not None else entry.labels or "")
     elif entry.classes is not None:
         classes = read_labels(entry.classes(request))
     else:
-        classes = _classes_of(rows)
+        classes = _classes_of(rows, where)
     if not classes:
-        where = ", ".join(map(str, files)) or root
         raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
     by_key = {class_key(name): i for i, name in enumerate(classes)}
     samples, missing = [], []
@@ -137,8 +138,7 @@ def read_videos(
             samples.append(found)
         else:
             missing.append(Sample(row.places[0].name, label, *row.places[0][1:]))
-    note = entry.note(request) if entry.note else ""
-    return VideoList(data, split, fold, classes, tuple(samples), tuple(missing), note)
+    return VideoList(data, split, fold, classes, tuple(samples), tuple(missing), tuple(dict.fromkeys(request.notes)))
 
 
 def _choose(known: dict[str, Any], name: str, what: str) -> Any:
@@ -163,12 +163,30 @@ def _find_files(
     raise AnnotationError(f"No {' or '.join(names)} in {where}. Say where it is with `annotations` (a file or folder).")
 
 
-def _classes_of(rows: list[Row]) -> tuple[str, ...]:
-    """Without names: as many classes as the largest index needs, or the names that occur, sorted."""
+def _classes_of(rows: list[Row], where: str) -> tuple[str, ...]:
+    """Without names: those that occur, by the indices beside them or sorted, or as many as the largest index needs."""
     labels = {row.label for row in rows}
     if labels and all(label.isdecimal() for label in labels):
-        return tuple(map(str, range(max(map(int, labels)) + 1)))
-    return tuple(sorted(labels))
+        return tuple(map(str, range(_count(max(map(int, labels)), where))))
+    if any(re.fullmatch(r"-\d+", label) for label in labels):
+        raise AnnotationError(f"{where}: there are labels below 0; expected indices from 0, or class names.")
+    if any(row.target is None for row in rows):
+        return tuple(sorted(labels))
+    names: dict[int, str] = {}
+    for row in rows:
+        if row.target is not None and names.setdefault(row.target, row.label) != row.label:
+            raise AnnotationError(
+                f"{where}: index {row.target} is {names[row.target]!r} and {row.label!r}; expected one."
+            )
+    return tuple(names.get(i, f"class {i}") for i in range(_count(max(names, default=-1), where)))
+
+
+def _count(largest: int, where: str) -> int:
+    if largest >= _MOST_CLASSES:
+        raise AnnotationError(
+            f"{where}: a label is {largest}, expected indices from 0; if they are ids, list `labels`."
+        )
+    return largest + 1
 
 
 def _label(label: str, by_key: dict[str, int], classes: Sequence[str], data: str) -> int:
@@ -177,17 +195,15 @@ def _label(label: str, by_key: dict[str, int], classes: Sequence[str], data: str
         index = int(label)
     if index is None or index >= len(classes):
         shown = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
-        raise AnnotationError(f"{data}: label {label!r} is none of the {len(classes)} classes {shown}. Check `labels`.")
+        raise AnnotationError(
+            f"{data}: label {label!r} is none of the {len(classes)} classes {shown}. Check `labels`"
+            + (", and whether indices start at 0." if index == len(classes) else ".")
+        )
     return index
 
 
 def _locate(places: tuple[Place, ...], label: int, request: Request) -> Sample | None:
     for place in places:
-        if request.index is not None:
-            path = request.index.find(place.name)
-        else:
-            path = str(request.root / place.name)
-            path = path if os.path.exists(path) else None
-        if path is not None:
+        if (path := request.find(place.name)) is not None:
             return Sample(path, label, place.start, place.end)
     return None

@@ -4,22 +4,17 @@ Legend: T frames, H W pixels, C channels.
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 
-from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.decoders import DECODERS, has_decord
+from timesformer_zoo.video.folder import FrameFolder
 from timesformer_zoo.video.index import build_index
 
-__all__ = ["IMAGE_SUFFIXES", "FrameFolder", "Frames", "Video", "open_video"]
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
+__all__ = ["Frames", "Video", "open_video"]
 
 PathLike = str | os.PathLike[str]
 
@@ -125,63 +120,10 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-class FrameFolder:
-    """The pictures of a folder as the frames of a video, ordered by the numbers in their names.
-
-    Attributes:
-        num_frames: how many there are.
-        fps: None: a folder does not say.
-
-    Raises:
-        VideoReadError: no such folder, or no picture in it.
-    """
-
-    fps: float | None = None
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            names = [name for name in os.listdir(path) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-        except OSError as error:
-            raise VideoReadError(f"{path}: cannot be listed ({error.strerror}); check the path") from error
-        if not names:
-            raise VideoReadError(f"{path}: no pictures in this folder; expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-        self._names = sorted(names, key=_natural)
-        self.num_frames = len(self._names)
-
-    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
-        """Each distinct frame of `indices` once, `(H, W, C) uint8` RGB, in ascending order.
-
-        Raises:
-            VideoReadError: a picture cannot be decoded.
-        """
-        for index in sorted(set(indices)):
-            path = os.path.join(self.path, self._names[index])
-            try:
-                with Image.open(path) as image:
-                    pixels = np.array(image.convert("RGB"))
-            except OSError as error:
-                raise VideoReadError(f"{path}: cannot be decoded ({error}); extract the frames again") from error
-            yield torch.from_numpy(pixels)
-
-    def frames(self, indices: Sequence[int]) -> torch.Tensor:
-        """`(T, H, W, C) uint8` RGB of any indices, in the order given."""
-        decoded = dict(zip(sorted(set(indices)), self.stream(indices), strict=True))
-        return torch.stack([decoded[i] for i in indices])
-
-    def close(self) -> None:
-        """Nothing stays open from one picture to the next."""
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def open_video(path: PathLike, *, num_threads: int = 0) -> Frames:
     """A video file, or a folder of frames.
 
     Raises:
         VideoReadError: it cannot be read.
     """
-    return FrameFolder(os.fsdecode(path)) if os.path.isdir(path) else Video(path, num_threads=num_threads)
+    return FrameFolder(path) if os.path.isdir(path) else Video(path, num_threads=num_threads)
