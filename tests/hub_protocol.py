@@ -66,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
                 raise HubError(401, "Invalid credentials in Authorization header")
             if error := self.hub.fault("error", self.line):
                 raise error
+            if self.hub.fault("silent", self.line):
+                return self.wait_until_the_client_goes()
             for pattern, route in ROUTES:
                 if found := pattern.fullmatch(self.line.partition("?")[0]):
                     return route(self, **{name: unquote(value or "") for name, value in found.groupdict().items()})
@@ -79,6 +81,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silence: `requests` is the log."""
+
+    def wait_until_the_client_goes(self) -> None:
+        for _ in self.body:
+            pass
+        self.rfile.read(1)
 
     def chunks(self) -> Iterator[bytes]:
         left = int(self.headers.get("Content-Length", 0))

@@ -76,9 +76,17 @@ class Repo:
 class HubError(Exception):
     """An answer other than success, in the form the client reads."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, commit: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        commit: str | None = None,
+        retry_after: int | None = None,  # seconds
+    ) -> None:
         self.status, self.message = status, message
         headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
+        headers["Retry-After"] = None if retry_after is None else str(retry_after)
         self.headers = {name: value for name, value in headers.items() if value is not None}
 
 
@@ -89,6 +97,7 @@ class Fault:
     match: str  # a regex
     times: float = 1
     error: HubError | None = None  # answered, and nothing done
+    silent: bool | None = None  # the connection is accepted, and nothing ever answered
     cut: int | None = None  # the connection is closed after so many bytes of a file sent, or of an upload received
     corrupt: tuple[int, int] | None = None  # a file is sent with its bytes [first, end) inverted, its headers right
 

@@ -103,10 +103,12 @@ class HubServer:
         kept = {name: value for name, value in os.environ.items() if not foreign.match(name)}
         return kept | ours | ({"HF_TOKEN": token} if token else {})
 
-    def connect(self, monkeypatch: pytest.MonkeyPatch, home: Path, token: str | None = None) -> None:
+    def connect(
+        self, monkeypatch: pytest.MonkeyPatch, home: Path, token: str | None = None, sleepless: bool = True
+    ) -> None:
         """Point this process' client here, as `env` does a fresh one's, until `monkeypatch` is undone.
 
-        The client also stops sleeping before it tries again, which it does for 23 s when nothing answers or is cached.
+        A `sleepless` client does not sleep before it tries again: it may for 23 s when nothing answers or is cached.
         """
         from huggingface_hub import close_session, constants, file_download, hf_api
         from huggingface_hub.utils import _http
@@ -131,6 +133,6 @@ class HubServer:
         for name, constant in values.items():
             monkeypatch.setattr(constants, name, constant, raising=False)  # older clients lack some of them
         monkeypatch.setattr(hf_api.api, "endpoint", self.endpoint)  # behind huggingface_hub.model_info and its like
-        for module in (_http, file_download):
+        for module in (_http, file_download) if sleepless else ():
             monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))
         close_session()  # the next request makes a client, which then sees NO_PROXY

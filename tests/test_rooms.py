@@ -22,7 +22,7 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "train": "errors labels model weights factories video hub results prediction explanation data",
     "cli": "errors labels model weights factories video hub results prediction explanation data train",
 }
-NETWORK = ["hub", "weights/download"]
+NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
     "av": ["video/container", "video/index", "video/decoders"],

@@ -12,6 +12,7 @@ from timesformer_zoo.errors import (
     DownloadError,
     MissingVideosError,
     TimesformerZooError,
+    UploadError,
     VideoReadError,
 )
 from timesformer_zoo.explanation import attention_maps, overlay, rollout
@@ -92,6 +93,7 @@ __all__ = [
     "StepSampler",
     "TimeSformer",
     "TimesformerZooError",
+    "UploadError",
     "Video",
     "VideoDataset",
     "VideoList",

@@ -6,6 +6,7 @@ __all__ = [
     "DownloadError",
     "MissingVideosError",
     "TimesformerZooError",
+    "UploadError",
     "VideoReadError",
 ]
 
@@ -27,7 +28,11 @@ class CheckpointError(TimesformerZooError, ValueError, RuntimeError):
 
 
 class DownloadError(TimesformerZooError, OSError):
-    """Weights could not be downloaded, and are not in the cache."""
+    """A model could not be downloaded, and is not in the cache; what the network's client said is its `__cause__`."""
+
+
+class UploadError(TimesformerZooError, OSError):
+    """A model could not be published on the Hub."""
 
 
 class AnnotationError(TimesformerZooError, ValueError):

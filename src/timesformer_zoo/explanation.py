@@ -105,8 +105,9 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
         ValueError: in training mode, where dropout would change the weights.
     """
     model = expect_timesformer(model)
-    batch, frames = clip.shape[0], clip.shape[2]
-    _, h, w = _grid(model, clip)
+    frames, h, w = _grid(model, clip)
+    if not (batch := len(clip)):
+        return clip.new_zeros(0, frames, h, w)
     alone = model.attention.per_frame  # each frame runs as a clip of its own, and the head sees the mean over frames
     grid = (1, h, w) if alone else (frames, h, w)
     clips = batch * frames if alone else batch

@@ -269,11 +269,6 @@ def test_wrong_layout_says_what_it_got(shape, message):
             getattr(tiny(), method)(torch.zeros(shape))
 
 
-def test_bytes_are_refused():
-    with pytest.raises(ValueError, match=r"floating point, got torch.uint8. clip_transform\(model\) makes it"):
-        tiny()(torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8))
-
-
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="embed_dim 32 is not a multiple of num_heads 5"):
         tiny(num_heads=5)

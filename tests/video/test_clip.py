@@ -3,9 +3,11 @@
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
@@ -63,7 +65,9 @@ def test_spec_refuses_unknown_fields() -> None:
         {"size": 0},
         {"size": (224,)},
         {"size": (224, 224.0)},
-        {"mean": (0.5,)},
+        {"mean": (0.5, 0.4)},
+        {"std": (0.5, 0.5, 0.5, 0.5)},
+        {"in_chans": 0},
         {"std": (0.5, 0.5, 0.0)},
         {"jitter": (320, 256)},
         {"jitter": (200, 256)},
@@ -252,15 +256,71 @@ def test_mean_and_std_are_per_channel_and_bgr_swaps_first() -> None:
     torch.testing.assert_close(bgr, torch.tensor([-0.1 / 0.5, 0.0, 0.7 / 0.1]))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [torch.zeros(2, 8, 8, 3), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, 3, dtype=torch.uint8), []],
-    ids=["float", "channels first", "one frame", "list"],
-)
+def test_grey_is_torchvisions() -> None:
+    frames, colours = noise(2, 30, 40), ClipSpec(2, size=24, mean=(0,), std=(1,))
+    grey = replace(colours, in_chans=1)
+    expected = tv.rgb_to_grayscale(crop_views(frames, colours).transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(crop_views(frames, grey), expected)
+    for training in (False, True):
+        wanted = clip_transform(colours, training, generator=seeded(1))(frames)
+        got = clip_transform(grey, training, generator=seeded(1))(frames)
+        torch.testing.assert_close(got, tv.rgb_to_grayscale(wanted.transpose(0, 1)).transpose(0, 1))
+    assert torch.equal(crop_views(frames, replace(grey, bgr=True)), crop_views(frames, grey))
+
+
+def test_grey_has_the_mean_and_std_of_the_greys() -> None:
+    assert ClipSpec(in_chans=1).mean == (0.45,)
+    assert ClipSpec(in_chans=1).std == (0.225,)
+    assert ClipSpec(mean=(0.5,)).mean == (0.5, 0.5, 0.5)
+    mean = (0.1, 0.2, 0.4)
+    (grey,) = ClipSpec(in_chans=1, mean=mean).mean
+    assert grey == pytest.approx(0.299 * 0.1 + 0.587 * 0.2 + 0.114 * 0.4, abs=1e-4)
+    assert ClipSpec(in_chans=1, mean=mean[::-1], bgr=True).mean == (grey,)
+    spec = ClipSpec(in_chans=1, mean=mean)
+    assert ClipSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_frames_become_no_other_number_of_channels(channels: int) -> None:
+    message = rf"takes {channels} channels, expected 3 \(RGB\) or 1 \(grey\)"
+    with pytest.raises(ValueError, match=message):
+        clip_transform(ClipSpec(in_chans=channels))
+    with pytest.raises(ValueError, match=message):
+        crop_views(noise(2, 30, 40), ClipSpec(2, size=24, in_chans=channels))
+
+
+WRONG = {
+    "float": torch.zeros(2, 8, 8, 3),
+    "whole numbers": torch.zeros(2, 8, 8, 3, dtype=torch.long),
+    "channels first": torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+    "grey": torch.zeros(2, 8, 8, 1, dtype=torch.uint8),
+    "with alpha": torch.zeros(2, 8, 8, 4, dtype=torch.uint8),
+    "one frame": torch.zeros(8, 8, 3, dtype=torch.uint8),
+    "a batch": torch.zeros(1, 2, 8, 8, 3, dtype=torch.uint8),
+    "no rows": torch.zeros(2, 0, 8, 3, dtype=torch.uint8),
+    "no columns": torch.zeros(2, 8, 0, 3, dtype=torch.uint8),
+    "list": [],
+    "array": np.zeros((2, 8, 8, 3), np.uint8),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 @pytest.mark.parametrize("training", [False, True])
 def test_transform_refuses_other_inputs(wrong: object, training: bool) -> None:
-    with pytest.raises(ValueError, match=r"expected a uint8 tensor \(T, H, W, 3\)"):
+    error = ValueError if isinstance(wrong, torch.Tensor) else TypeError
+    with pytest.raises(error, match=r"expected a uint8 tensor \(T, H, W, 3\)"):
         clip_transform(ClipSpec(size=8), training)(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [frames for name, frames in WRONG.items() if name not in ("list", "none", "one frame")]
+)
+def test_crops_refuse_other_frames(wrong: torch.Tensor | np.ndarray) -> None:
+    error = ValueError if isinstance(wrong, torch.Tensor) else TypeError
+    for frames in (wrong, iter(wrong)):
+        with pytest.raises(error, match=r"expected a uint8 tensor \((T, )?H, W, 3\)"):
+            crop_views(frames, ClipSpec(size=8))
 
 
 # --- training

@@ -4,7 +4,6 @@ Small models stand for the big ones, but for one: sizes are given to `create_mod
 """
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hub_server import Fault, HubError, HubServer, Repo
+from hub_server import Fault, HubServer, Repo
 from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from small_models import equal
@@ -183,7 +182,7 @@ def test_a_pinned_revision(hub: HubServer, repo: Repo, theirs: TimesformerForVid
     assert_same(create(), newer)
     for revision in ("v1", old):
         assert_same(create(pretrained_cfg_overlay=dict(hf_hub_id=f"{ID}@{revision}")), theirs)
-    with pytest.raises(DownloadError, match="no such revision"):
+    with pytest.raises(DownloadError, match=r"no such revision.*what follows the @"):
         create(pretrained_cfg_overlay=dict(hf_hub_id=f"{ID}@v9"))
 
 
@@ -199,65 +198,15 @@ def test_a_cut_download_goes_on_where_it_broke_off(
     assert [request.headers.get("range") for request in hub.seen("^GET .*bin")] == [None, f"bytes={2**16}-"]
 
 
-@pytest.mark.parametrize(
-    ("change", "token", "status", "advice"),
-    [
-        ("missing", None, 401, "does not exist, or is private"),
-        ("missing", "hf_me", 404, "does not exist, or is private"),
-        ("private", None, 401, "log in with `hf auth login`"),
-        ("gated", None, 401, "accept its terms"),
-        ("gated", "hf_me", 403, "accept its terms"),
-        ("empty", None, 404, "It has no such file"),
-        ("down", None, None, "Connect and retry, or fetch the file elsewhere"),
-    ],
-)
-def test_a_refusal_is_one_error_that_says_all(
-    change: str,
-    token: str | None,
-    status: int | None,
-    advice: str,
-    hub: HubServer,
-    repo: Repo,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if token:
-        monkeypatch.setenv("HF_TOKEN", token)
-    if change == "missing":
-        del hub.repos[ID]
-    elif change == "empty":
-        repo.commit({"pytorch_model.bin": None})
-    elif change == "down":
-        hub.faults.append(Fault("HEAD", times=math.inf, error=HubError(503, "down")))
-    else:
-        setattr(repo, change, True)
-    with pytest.raises(DownloadError) as caught:
+def test_a_repository_without_weights(hub: HubServer, repo: Repo) -> None:
+    repo.commit({"pytorch_model.bin": None})
+    with pytest.raises(DownloadError, match=rf"{NAME}\.k400 .*{ID} has no model.safetensors or pytorch_model.bin\. "):
         create()
-    message = str(caught.value)
-    for part in (f"{NAME}.k400", ID, str(home / "hub"), "HF_HUB_OFFLINE is off", advice):
-        assert part in message
-    assert status is None or f"(HTTP {status})" in message
-    assert "hf_me" not in message
-
-
-def test_no_network_at_all(hub: HubServer, home: Path) -> None:
-    hub.stop()
-    with pytest.raises(DownloadError) as caught:
-        timm.create_model("timesformer_l_divided.ssv2", pretrained=True, **SMALL)
-    message = str(caught.value)
-    for part in (
-        "timesformer_l_divided.ssv2",
-        "fcakyon/timesformer-large-finetuned-ssv2",
-        str(home / "hub"),
-        "HF_HUB_OFFLINE is off",
-        "pretrained_cfg_overlay=dict(file=PATH)",
-    ):
-        assert part in message
 
 
 def test_offline_by_choice_asks_nobody(hub: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is on"):
+    with pytest.raises(DownloadError, match=r"HF_HUB_OFFLINE is on.* Unset it, or fetch"):
         create()
     assert not hub.requests
 

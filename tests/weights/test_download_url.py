@@ -1,6 +1,8 @@
 """`pretrained=True` from a plain server, as mmaction2's files lie on one."""
 
 import hashlib
+import socket
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -92,7 +94,7 @@ def test_a_file_that_is_not_there(plain: _Files, tmp_path: Path) -> None:
 def test_a_server_that_is_not_there(plain: _Files, tmp_path: Path) -> None:
     _, options = published(plain, tmp_path)
     options["pretrained_cfg_overlay"]["url"] = "http://127.0.0.1:9/x.pth"
-    with pytest.raises(DownloadError, match=r"could not be had from http://127.0.0.1:9/x.pth .*Connect and retry"):
+    with pytest.raises(DownloadError, match=r"127.0.0.1:9/x.pth: there is no connection .*Connect and retry"):
         timm.create_model(NAME, **options)
 
 
@@ -124,3 +126,13 @@ def test_a_cache_of_ones_own(plain: _Files, tmp_path: Path) -> None:
     timm.create_model(NAME, cache_dir=tmp_path / "own", **options)
     assert list((tmp_path / "own").glob("*.pth"))
     assert not list((tmp_path / "torch").rglob("*.pth"))
+
+
+def test_a_server_that_says_nothing(plain: _Files, tmp_path: Path) -> None:
+    _, options = published(plain, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+        options["pretrained_cfg_overlay"]["url"] = f"http://127.0.0.1:{silent.getsockname()[1]}/x.pth"
+        start = time.monotonic()
+        with pytest.raises(DownloadError, match=r"no answer in time \(timed out\).*HF_HUB_ETAG_TIMEOUT=30"):
+            timm.create_model(NAME, **options)
+    assert time.monotonic() - start < 5

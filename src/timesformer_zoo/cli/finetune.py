@@ -12,6 +12,7 @@ import timm
 
 from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
+from timesformer_zoo.hub.load import check_name, in_timms_layout
 from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
@@ -95,8 +96,17 @@ def run(args: Namespace) -> int:
 
 def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
     sizes = {"num_frames": args.num_frames, "img_size": args.img_size}  # timm drops what is None
+    name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
+    source, _, place = name.partition(":")
+    if source not in ("hf-hub", "local-dir"):
+        check_name(name)
+    elif not in_timms_layout(place):
+        raise ValueError(
+            f"{args.model} is in transformers' layout: load_from_transformers loads it, save_pretrained saves it to a "
+            "folder, which --model takes"
+        )
     model: TimeSformer = timm.create_model(
-        f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model,
+        name,
         pretrained=not args.scratch,
         num_classes=len(videos.classes),
         drop_path_rate=recipe.drop_path,

@@ -145,10 +145,11 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, facts: CardFacts) -
     spec = clip_spec(model)
     rate = f", counted at {spec.fps:g} frames a second" if spec.fps and spec.sampling == "dense" else ""
     fused = {"logits": "sum of the logits", "softmax": "mean of the softmax"}[spec.fuse]
+    colours = "grey" if spec.in_chans == 1 else "BGR" if spec.bgr else "RGB"
     rows = [
         f"Frames: {spec.num_frames}, {spec.sampling_in_words}{rate}",
         f"Test views: {spec.clips} along time × {spec.crops} crops, fused by the {fused}",
-        f"Pixels: {'BGR' if spec.bgr else 'RGB'} from 0 to 1, mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
+        f"Pixels: {colours} from 0 to 1, mean {_numbers(spec.mean)}, std {_numbers(spec.std)}",
     ]
     if facts.origin:
         rows.append(f"Started from: {facts.origin}")

@@ -22,7 +22,7 @@ from timesformer_zoo.weights.download import hub_file
 from timesformer_zoo.weights.table import CHECKPOINTS
 from timesformer_zoo.weights.transformers import from_transformers_config
 
-__all__ = ["check_name", "load_from_transformers", "load_model"]
+__all__ = ["check_name", "in_timms_layout", "load_from_transformers", "load_model"]
 
 _logger = logging.getLogger(__name__)
 
@@ -50,10 +50,7 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
     if source:
         if source == "local-dir" and not Path(place).is_dir():
             raise ValueError(f"{place}: there is no such folder")
-        config = _read_json(place, "config.json")
-        if "architecture" in config:
-            if config["architecture"] not in ARCHITECTURES:
-                raise CheckpointError(f"{place} holds a {config['architecture']}, which is no model of this package")
+        if in_timms_layout(place):
             model = timm.create_model(f"{source}:{place}", pretrained=True)
         else:
             model = load_from_transformers(place)
@@ -124,6 +121,21 @@ def check_name(name: str) -> None:
             f"There is no model {name!r}. {'Did you mean ' + ', '.join(nearest) + '? ' if nearest else ''}"
             "`timesformer-zoo list` shows all."
         )
+
+
+def in_timms_layout(source: str) -> bool:
+    """Whether a repository or folder is one that timm reads; else it is one of transformers.
+
+    To be asked before timm is: timm would try for half a minute to reach a Hub that does not answer.
+
+    Raises:
+        DownloadError: the repository can't be had.
+        CheckpointError: it has no config, or holds a model of another package.
+    """
+    config = _read_json(source, "config.json")
+    if "architecture" in config and config["architecture"] not in ARCHITECTURES:
+        raise CheckpointError(f"{source} holds a {config['architecture']}, which is no model of this package")
+    return "architecture" in config
 
 
 def _read_json(source: str, name: str) -> dict[str, Any]:

@@ -15,16 +15,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from timesformer_zoo.errors import UploadError
 from timesformer_zoo.factories import ARCHITECTURES, architecture_of, weights_loaded
 from timesformer_zoo.hub.card import HUB, MARKER, CardFacts, model_card
 from timesformer_zoo.labels import Labels, known_labels, label_names
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.weights.download import patience
+from timesformer_zoo.weights.faults import explained
 from timesformer_zoo.weights.table import PAPER
 from timesformer_zoo.weights.transformers import to_transformers
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
+    from huggingface_hub import CommitInfo, HfApi
 
 __all__ = ["push_to_hf_hub", "save_pretrained"]
 
@@ -149,7 +152,7 @@ def push_to_hf_hub(
 
     Raises:
         TypeError, ValueError: as `save_pretrained`, before anything is sent.
-        huggingface_hub.errors.HfHubHTTPError: the Hub refused, or did not answer.
+        UploadError: nobody is logged in, or the Hub refused, or did not answer.
     """
     from huggingface_hub import HfApi
 
@@ -168,21 +171,35 @@ def push_to_hf_hub(
             )
 
         folder = save(repo_id)  # before the repository is made: a model that can't be saved leaves no empty one
-        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if full_id != repo_id:
-            folder = save(full_id)
-        if _has_own_card(api, full_id, revision):
-            _logger.info("%s has a model card of its own, which is kept", full_id)
-            (folder / "README.md").unlink()
-        commit: CommitInfo = api.upload_folder(
-            repo_id=full_id,
-            folder_path=folder,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=commit_message,
-            delete_patterns=_STALE,
-        )
+        with explained(UploadError, f"{repo_id} could not be published", repo_id):
+            _check_login(api)
+            full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if full_id != repo_id:
+                folder = save(full_id)
+            if _has_own_card(api, full_id, revision):
+                _logger.info("%s has a model card of its own, which is kept", full_id)
+                (folder / "README.md").unlink()
+            commit: CommitInfo = api.upload_folder(
+                repo_id=full_id,
+                folder_path=folder,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+                delete_patterns=_STALE,
+            )
         return commit
+
+
+def _check_login(api: HfApi) -> None:
+    """Raise what the client raises unless its token is somebody's; with a limit of time, which `HfApi` has not."""
+    from huggingface_hub import get_session, get_token, hf_raise_for_status
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    token = api.token or get_token()
+    if not token:
+        raise LocalTokenNotFoundError("no token")
+    headers = {"authorization": f"Bearer {token}"}
+    hf_raise_for_status(get_session().get(f"{api.endpoint}/api/whoami-v2", headers=headers, timeout=patience()))
 
 
 def _check_plain(model: TimeSformer) -> None:

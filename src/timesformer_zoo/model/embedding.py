@@ -126,20 +126,42 @@ class ClipEmbedding(nn.Module):
         self.num_frames = frames
 
     def check_input(self, x: torch.Tensor) -> None:
-        """Raise ValueError for what is no clip batch (B, C, T, H, W) for this model, or for an export that lies."""
+        """Raise for what is no clip batch (B, C, T, H, W) for this model, or for an export that lies.
+
+        Raises:
+            TypeError: it is no tensor.
+            ValueError: its layout, shape, number format or device does not fit; the message says what does.
+        """
         if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # type: ignore[attr-defined, no-untyped-call]
             raise ValueError(
                 "torch.onnx.export(dynamo=False) would make the example's batch size a constant, also where "
                 "dynamic_axes says otherwise. Use dynamo=True, with dynamic_shapes for a batch of any size."
             )
         want = f"Expected a clip batch (B, C, T, H, W) with C = {self.in_chans}"
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{want}, got {type(x).__name__}. clip_transform(model) makes a clip, torch.stack a batch.")
+        if x.layout is not torch.strided or x.is_nested:
+            hint = "Stack clips of one size" if x.is_nested else "Use x.to_dense()"
+            raise ValueError(f"{want} as a dense tensor, got a {'nested one' if x.is_nested else x.layout}. {hint}.")
         if x.ndim != 5:
-            raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.")
+            hint = " It looks like one clip: use x.unsqueeze(0)." if x.shape[:1] == (self.in_chans,) else ""
+            raise ValueError(f"{want}, got {x.ndim} dimensions: {tuple(x.shape)}.{hint}")
         if x.shape[1] != self.in_chans:
-            hint = " It looks like (B, T, C, H, W): use x.transpose(1, 2)." if x.shape[2] == self.in_chans else ""
+            hint = ""
+            if x.shape[2] == self.in_chans:
+                hint = " It looks like (B, T, C, H, W): use x.transpose(1, 2)."
+            elif x.shape[4] == self.in_chans:
+                hint = " It looks like (B, T, H, W, C): use x.permute(0, 4, 1, 2, 3)."
             raise ValueError(f"{want}, got C = {x.shape[1]} in {tuple(x.shape)}.{hint}")
+        weight = self.pos_embed
         if not x.is_floating_point():
             raise ValueError(f"{want} of floating point, got {x.dtype}. clip_transform(model) makes it from uint8.")
+        if x.dtype != weight.dtype and not autocasts(x):
+            raise ValueError(f"{want} of {weight.dtype}, as the model is, got {x.dtype}. Use x.to({weight.dtype}).")
+        if x.device != weight.device:
+            raise ValueError(
+                f"{want} on {weight.device}, where the model is, got one on {x.device}. Use x.to('{weight.device}')."
+            )
         check_sizes(x.shape[2], (x.shape[3], x.shape[4]), None if self.dynamic_img_pad else self.patch_size)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
@@ -166,10 +188,22 @@ class ClipEmbedding(nn.Module):
         return x, (1 if self.per_frame else frames, h, w)
 
 
+def autocasts(x: torch.Tensor) -> bool:
+    """Whether autocast is on and brings x to its own number format; doubles it leaves as they are."""
+    device = x.device.type
+    return (
+        x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
+
+
 def check_sizes(frames: int, size: tuple[int, int], patch_size: Size | None) -> None:
     """Raise ValueError for sizes that do not fit; patch_size None where frames are padded to it."""
     if frames < 1:
         raise ValueError(f"Expected at least 1 frame, got {frames}.")
+    if min(size) < 1:
+        raise ValueError(f"Expected frames of at least 1 pixel a side, got {size[0]}x{size[1]} pixels.")
     if patch_size is not None:
         patch = to_pair(patch_size)
         if size[0] % patch[0] or size[1] % patch[1] or size[0] < patch[0] or size[1] < patch[1]:

@@ -262,14 +262,15 @@ class TimeSformer(ClipEmbedding):
             (B, 1 + T·h·w, …).
 
         Raises:
-            ValueError: for a wrong layout, size or type, saying what was expected.
+            ValueError: for a wrong layout, size, number format or device, saying what was expected.
+            TypeError: x is no tensor.
         """
         if num_valid_frames is None:
             features = self._features(x, class_only=True) if self._class_suffices() else self.forward_features(x)
             return self.forward_head(features, num_frames=x.shape[2])
         self.check_input(x)
         lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
-        if lengths.shape != (x.shape[0],) or lengths.min() < 1 or lengths.max() > x.shape[2]:
+        if lengths.shape != (x.shape[0],) or not ((lengths >= 1) & (lengths <= x.shape[2])).all():
             raise ValueError(
                 f"Expected num_valid_frames to be {x.shape[0]} ints from 1 to {x.shape[2]}, got {lengths.tolist()}."
             )
@@ -278,6 +279,8 @@ class TimeSformer(ClipEmbedding):
                 f"num_valid_frames gives clips of unequal length one output each; global_pool={self.global_pool!r} "
                 "has one a frame or token."
             )
+        if not len(x):
+            return self(x)
         rows = [(lengths == n).nonzero().flatten() for n in lengths.unique()]
         outputs = [self(x[row, :, : int(lengths[row[0]])]) for row in rows]
         return torch.cat(outputs)[torch.cat(rows).argsort()]
@@ -310,9 +313,9 @@ class TimeSformer(ClipEmbedding):
         output_fmt = str(getattr(output_fmt, "value", output_fmt))
         if output_fmt not in ("NCTHW", "NCHW", "NLC"):
             raise ValueError(f"Unknown output_fmt {output_fmt!r}. Choose NCTHW or NLC.")
-        frames = x.shape[2]
         take, last = feature_take_indices(len(self.blocks), indices)
         tokens, grid = self.embed(x)
+        frames = x.shape[2]
         outputs = []
         for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
             tokens = self._run(block, tokens, grid)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.functional import rgb_to_grayscale
 
 __all__ = ["ClipSpec", "clip_spec", "clip_transform", "crop_views", "frame_indices"]
 
@@ -35,8 +36,9 @@ class ClipSpec:
     fps: float | None = 30.0  # frame rate that `stride` counts at; None or 0: the video's own
     sampling: str = "dense"  # "dense": a window of T * stride frames; "uniform": T equal segments of the whole video
     size: tuple[int, int] = (224, 224)  # crop (H, W); one int means a square
-    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # of the channels in [0, 1], in the order the model sees
-    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    in_chans: int = 3  # of the model's input: 3, or 1 for grey; frames of a video become no other number
+    mean: tuple[float, ...] = (0.45, 0.45, 0.45)  # of the channels in [0, 1], in the order the model sees
+    std: tuple[float, ...] = (0.225, 0.225, 0.225)  # as mean: one number is for all; of three, grey has the grey's
     bgr: bool = False  # channel order of the model's input: the official SSv2 weights expect BGR
     clips: int = 1  # test views: clips along time ...
     crops: int = 3  # ... times crops along the longer side
@@ -52,12 +54,17 @@ class ClipSpec:
             object.__setattr__(self, name, None if value is None else tuple(value))  # JSON gives lists
         for name, allowed in _CHOICES.items():
             _require(getattr(self, name) in allowed, name, getattr(self, name), " or ".join(map(repr, allowed)))
-        for name in ("num_frames", "stride", "clips", "crops"):
+        for name in ("num_frames", "stride", "clips", "crops", "in_chans"):
             _require(_whole(getattr(self, name)), name, getattr(self, name), "a whole number from 1 up")
         _require(self.fps is None or 0 <= self.fps < math.inf, "fps", self.fps, "a positive rate, or None")
         _require(len(self.size) == 2 and all(map(_whole, self.size)), "size", self.size, "(height, width) in pixels")
-        _require(len(self.mean) == 3, "mean", self.mean, "3 numbers, one a channel")
-        _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "3 positive numbers, one a channel")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _of_channels(getattr(self, name), self.in_chans, self.bgr))
+        # A model of other channels may have kept those of the weights that it started from.
+        channels = 3 if self.in_chans not in (1, 3) and len(self.mean) == 3 else self.in_chans
+        _require(len(self.mean) == channels, "mean", self.mean, f"{channels} numbers, one a channel")
+        positive = len(self.std) == channels and min(self.std) > 0
+        _require(positive, "std", self.std, f"{channels} positive numbers, one a channel")
         low, high = self.jitter_range if self.jitter is None or len(self.jitter) == 2 else (0, 0)
         _require(
             min(self.size) <= low <= high,
@@ -101,6 +108,16 @@ class ClipSpec:
         return cls(**values)
 
 
+def _of_channels(values: tuple[float, ...], channels: int, bgr: bool) -> tuple[float, ...]:
+    """Mean or std of so many channels: that of one is for all, and of three colours their grey has the grey."""
+    if len(values) == 1 or (channels == 1 and len(set(values)) == 1):
+        return values[:1] * channels
+    if channels != 1 or len(values) != 3:
+        return values
+    colours = torch.tensor(values[::-1] if bgr else values, dtype=torch.float64)
+    return (rgb_to_grayscale(colours.view(3, 1, 1)).item(),)
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -124,7 +141,11 @@ def clip_spec(model_or_spec: Any) -> ClipSpec:
     model = model_or_spec
     if not hasattr(model, "num_frames") or not hasattr(model, "img_size"):
         raise TypeError(f"expected a ClipSpec or a model with num_frames and img_size, got {type(model).__name__}")
-    values: dict[str, Any] = {"num_frames": model.num_frames, "size": model.img_size}
+    values: dict[str, Any] = {
+        "num_frames": model.num_frames,
+        "size": model.img_size,
+        "in_chans": getattr(model, "in_chans", 3),
+    }
     cfg = getattr(model, "pretrained_cfg", None) or {}
     for name in ("mean", "std"):
         value = cfg.get(name) if isinstance(cfg, Mapping) else getattr(cfg, name, None)
@@ -190,7 +211,9 @@ def _uniform(
 def clip_transform(
     model_or_spec: Any, training: bool = False, *, generator: torch.Generator | None = None
 ) -> "ClipTransform":
-    """The transform from decoded frames to one model input: `(T, H, W, C) uint8 -> (C, T, H, W) float32`.
+    """The transform from decoded frames to one model input: `(T, H, W, 3) uint8 -> (C, T, H, W) float32`.
+
+    C is 3, or for a model of one channel 1: the frames' grey (ITU-R BT.601, as torchvision's `rgb_to_grayscale`).
 
     In test, the centre crop of the frame scaled to the crop's size; in training, a random scale (`jitter`), a random
     crop and, half of the time, a mirror image, each drawn once a clip. For all test views at once see `crop_views`.
@@ -198,8 +221,13 @@ def clip_transform(
     Args:
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
         generator: source of randomness in training; None: torch's global one (which a DataLoader seeds a worker).
+
+    Raises:
+        ValueError: the model takes neither 3 channels nor 1.
     """
-    return ClipTransform(clip_spec(model_or_spec), training, generator)
+    spec = clip_spec(model_or_spec)
+    _check_channels(spec)
+    return ClipTransform(spec, training, generator)
 
 
 @dataclass(frozen=True)
@@ -211,7 +239,7 @@ class ClipTransform:
     generator: torch.Generator | None = None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """`(T, H, W, C) uint8 -> (C, T, H, W) float32`; any T, any H and W."""
+        """`(T, H, W, 3) uint8 -> (C, T, H, W) float32`; any T, any H and W."""
         _check_frames(frames)
         if not self.training:
             return crop_views(frames, replace(self.spec, crops=1))[0]
@@ -226,26 +254,43 @@ class ClipTransform:
 
 
 def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
-    """The `spec.crops` test crops of a clip: frames, each `(H, W, C) uint8` -> `(crops, C, T, H, W) float32`.
+    """The `spec.crops` test crops of a clip: frames, each `(H, W, 3) uint8` -> `(crops, C, T, H, W) float32`.
 
     The frame is scaled to cover `spec.size` (for a square: its short side becomes the crop's, the other side is
     floored), bilinearly on floats without antialiasing; the crops are spread evenly along the longer side, first to
     last. One crop is the centre.
 
     Args:
-        frames: a `(T, H, W, C)` tensor, or an iterable of frames: each is resized as it comes, so that long clips of
+        frames: a `(T, H, W, 3)` tensor, or an iterable of frames: each is resized as it comes, so that long clips of
             large frames need not be in memory at once.
+        spec: C is its `in_chans`, 3, or 1 for grey.
+
+    Raises:
+        TypeError: a frame is no tensor.
+        ValueError: there is none, or one is not as said; or the spec's `in_chans` is neither 3 nor 1.
     """
+    _check_channels(spec)
     if isinstance(frames, torch.Tensor):
         _check_frames(frames)
     images = _resize_all(frames, spec.size)
     return _crop_and_normalise(images, _offsets(images, spec), spec)
 
 
-def _check_frames(frames: torch.Tensor) -> None:
-    if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        got = f"{tuple(frames.shape)} {frames.dtype}" if isinstance(frames, torch.Tensor) else type(frames).__name__
-        raise ValueError(f"frames are {got}, expected a uint8 tensor (T, H, W, 3), as read_clip returns")
+def _check_channels(spec: ClipSpec) -> None:
+    if spec.in_chans not in (1, 3):
+        raise ValueError(
+            f"the model takes {spec.in_chans} channels, expected 3 (RGB) or 1 (grey), which are what frames of a video "
+            f"become: make its input, (B, {spec.in_chans}, T, H, W), yourself"
+        )
+
+
+def _check_frames(frames: torch.Tensor, ndim: int = 4) -> None:
+    expected = f"a uint8 tensor {'(T, H, W, 3), as read_clip returns' if ndim == 4 else '(H, W, 3)'}"
+    what = "frames are" if ndim == 4 else "a frame is"
+    if not isinstance(frames, torch.Tensor):
+        raise TypeError(f"{what} of type {type(frames).__name__}, expected {expected}; torch.from_numpy takes an array")
+    if frames.dtype != torch.uint8 or frames.ndim != ndim or frames.shape[-1] != 3 or 0 in frames.shape[-3:]:
+        raise ValueError(f"{what} {tuple(frames.shape)} {frames.dtype}, expected {expected}")
 
 
 def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: int = 0) -> torch.Tensor:
@@ -257,6 +302,7 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: in
     resized: list[torch.Tensor] = []
     waiting: list[torch.Tensor] = []
     for frame in frames:
+        _check_frames(frame, 3)
         waiting.append(frame)
         if frame.numel() * len(waiting) >= _CHUNK_BYTES:
             resized.append(_resize(torch.stack(waiting), size, short))
@@ -293,8 +339,8 @@ def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
 
 def _crop_and_normalise(images: torch.Tensor, offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
     """(T, C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
-    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
-    clip = images
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    clip = images if spec.in_chans == 3 else rgb_to_grayscale(images)
     if spec.bgr:
         clip = clip.flip(1)
     clip.mul_(1 / (255 * std)).sub_(mean / std)  # (x / 255 - mean) / std; in place, and once for all crops

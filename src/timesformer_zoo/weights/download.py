@@ -1,24 +1,29 @@
-"""Where a model's published weights are, and getting them here: the one file that knows a network, beside `hub`."""
+"""Where a model's published weights are, and getting them here; what goes wrong on the way is in `faults`."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 import torch
 
 from timesformer_zoo.errors import CheckpointError, DownloadError
+from timesformer_zoo.weights.faults import explained, network_errors
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
 
-__all__ = ["hub_file", "published_weights"]
+__all__ = ["hub_file", "patience", "published_weights"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
-_NO_SUCH_FILE = f"It has no such file; a model has config.json and {' or '.join(_WEIGHTS)}"
 _OPENMMLAB = re.compile(r"_\d{8}-([0-9a-f]{8})\.pth$")  # their files' names end in a date and the start of the sha256
 
 
@@ -71,41 +76,90 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None, mo
     Raises:
         DownloadError: it can't be had, or was damaged on its way.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
     from huggingface_hub.file_download import _CACHED_NO_EXIST
 
     repo_id, _, revision = repository.partition("@")
     cached = try_to_load_from_cache(repo_id, name, cache_dir, revision or None)
-    with _explained(model or repository, repository, cache_dir):
+    if isinstance(cached, str) and re.fullmatch("[0-9a-f]{40}", revision):
+        return Path(cached)  # of a commit, which never changes: nobody is asked
+    with _explained(model, repository, cache_dir):
+        try:
+            latest = _ask(hf_hub_url(repo_id, name, revision=revision or None))
+            if isinstance(cached, str) and latest in Path(cached).parts:
+                return Path(cached)
+        except RemoteEntryNotFoundError:
+            pass  # to be raised again below, where the client notes it in its cache
+        except RevisionNotFoundError:
+            raise
+        except network_errors():  # the cache knows what the repository had, and what it did not have
+            if cached is _CACHED_NO_EXIST:
+                return None
+            if not isinstance(cached, str):
+                raise
+            return Path(cached)
         try:
             path = hf_hub_download(
                 repo_id, name, revision=revision or None, cache_dir=cache_dir, library_name="timesformer-zoo"
             )
         except RemoteEntryNotFoundError:
             return None
-        except LocalEntryNotFoundError:  # no network: the cache remembers what the repository does not have
-            if cached is _CACHED_NO_EXIST:
-                return None
-            raise
     if path != cached:
         _check_hash(Path(path))
     return Path(path)
 
 
-def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | None, model: str) -> Path:
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def patience() -> float:
+    """Seconds to wait for a server to say anything: HF_HUB_ETAG_TIMEOUT if it is set, else few.
 
-    fault = DownloadError(_message(model, repository, "HTTP 404", cache_dir, _NO_SUCH_FILE))
-    for name in [filename] if filename else _WEIGHTS:
-        try:
+    The client's own default is 10, for each of six tries.
+    """
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else 3
+
+
+def _ask(url: str) -> str:
+    """The commit that a file of the Hub is of, or within seconds why not: `hf_hub_download` tries for half a minute.
+
+    A server's own fault, as the Hub has while it is updated, is asked about once more.
+    """
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
+
+    ask = partial(get_hf_file_metadata, url, timeout=patience(), library_name="timesformer-zoo")
+    try:
+        found = ask()
+    except HfHubHTTPError as error:
+        if error.response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        time.sleep(1)
+        found = ask()
+    return found.commit_hash or ""
+
+
+def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | None, model: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo_id, _, revision = repository.partition("@")
+    names = [filename] if filename else _WEIGHTS
+    try:
+        for name in names:
             if path := hub_file(repository, name, cache_dir, model):
                 return path
-        except DownloadError as error:
-            if not isinstance(error.__cause__, LocalEntryNotFoundError):
-                raise
-            fault = error  # nobody to ask, and this one is not in the cache: the next may be
-    raise fault
+    except DownloadError as error:
+        if error.__cause__ is None:  # it was damaged
+            raise
+        # Nobody is there to ask. Who filled the cache may not have asked for the first of these files.
+        for name in names:
+            if isinstance(cached := try_to_load_from_cache(repo_id, name, cache_dir, revision or None), str):
+                return Path(cached)
+        raise
+    raise DownloadError(
+        f"{model} could not be downloaded: {repository} has no {' or '.join(names)}. Check the name: a model has "
+        "config.json and one of them."
+    )
 
 
 def _plain_file(url: str, cache_dir: str | Path | None, model: str) -> Path:
@@ -116,47 +170,18 @@ def _plain_file(url: str, cache_dir: str | Path | None, model: str) -> Path:
         announced = _OPENMMLAB.search(path.name)
         try:
             with _explained(model, url, cache_dir):
+                # Without this, torch would wait for a server that says nothing for ever. One byte is enough.
+                urlopen(Request(url, headers={"Range": "bytes=0-0"}), timeout=patience()).close()
                 torch.hub.download_url_to_file(url, str(path), announced[1] if announced else None)
         except RuntimeError as error:  # it has another hash; nothing was kept
             raise DownloadError(f"{url} was damaged on its way ({error}): load again to download it again.") from error
     return path
 
 
-@contextmanager
-def _explained(model: str, source: str, cache_dir: str | Path | None) -> Iterator[None]:
+def _explained(model: str | None, source: str, cache_dir: str | Path | None) -> AbstractContextManager[None]:
     """Around one call to the network: a DownloadError in the user's terms in place of the client's."""
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-
-    from huggingface_hub import errors as hub
-
-    advice = {  # the first that fits
-        hub.GatedRepoError: "It is gated: accept its terms on its page, then log in with `hf auth login`",
-        hub.RepositoryNotFoundError: "It does not exist, or is private: check the name, or log in with `hf auth login`",
-        hub.RevisionNotFoundError: "It has no such revision: check what follows the @",
-        Exception: "Connect and retry, or fetch the file elsewhere and pass pretrained_cfg_overlay=dict(file=PATH)",
-    }
-    # The client's own HTTP library, which differs from one of its releases to another: its error is the base class.
-    transport = tuple(base for base in hub.HfHubHTTPError.__bases__ if base is not OSError)
-    network = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, URLError, HTTPException, ConnectionError)
-    try:
-        yield
-    except (*transport, *network, TimeoutError) as error:  # type: ignore[misc]
-        if isinstance(error, HTTPError):
-            error.close()  # it is also the response, and keeps the connection
-        status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
-        cause = f"HTTP {status}" if status else type(error).__name__
-        what_to_do = next(text for kind, text in advice.items() if isinstance(error, kind))
-        raise DownloadError(_message(model, source, cause, cache_dir, what_to_do)) from error
-
-
-def _message(model: str, source: str, cause: str, cache_dir: str | Path | None, advice: str) -> str:
-    from huggingface_hub import constants
-
-    return (
-        f"The weights of {model} could not be had from {source} ({cause}), nor are they in the cache, "
-        f"{_cache(source, cache_dir)}. HF_HUB_OFFLINE is {'on' if constants.HF_HUB_OFFLINE else 'off'}. {advice}."
-    )
+    action = f"{model} could not be downloaded from {source}" if model else f"{source} could not be downloaded"
+    return explained(DownloadError, action, source, f", and the cache, {_cache(source, cache_dir)}, does not have it")
 
 
 def _cache(source: str, cache_dir: str | Path | None) -> Path:
