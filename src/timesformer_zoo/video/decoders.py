@@ -5,6 +5,7 @@ Legend: H W pixels.
 
 import functools
 import importlib.util
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -30,8 +31,9 @@ _DAMAGED = "the file is damaged: download it again or re-encode it"
 class PyAVDecoder:
     """Frames by their place in the order shown; quick where places ascend.
 
-    A frame is known by the packet that it came from. So a wrong one can't be taken for it, whatever a seek or damage
-    did.
+    A frame is known by its packet's time, which no other has. So a wrong one can't be taken for it, whatever a seek or
+    damage did. Where a picture does not come, the file is read from its first frame on, as a player would; if it does not come
+    then, either, it is an error.
     """
 
     def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
@@ -39,6 +41,8 @@ class PyAVDecoder:
         self._media: Media | None = None
         self._run: Iterator[tuple[int, VideoFrame]] | None = None  # of (place, frame)
         self._next = 0  # the place that the run gives next
+        self._as_a_player = index.pts is None
+        self._end = index.num_frames  # the first frame that is known not to come
 
     def close(self) -> None:
         self._run = None
@@ -48,7 +52,19 @@ class PyAVDecoder:
 
     def read(self, place: int) -> torch.Tensor:
         """`(H, W, 3) uint8`. Raises VideoReadError."""
-        entry = self._index.entry(place)
+        frame = self._find(place) if place < self._end else None
+        if frame is None and not self._as_a_player:
+            self.close()
+            self._as_a_player = True
+            frame = self._find(place)
+        if frame is None:
+            self._end = min(self._end, self._next)
+            raise read_error(self._path, f"frame {self._end} of {self._index.num_frames} can't be decoded", _DAMAGED)
+        return _pixels(frame)
+
+    def _find(self, place: int) -> "VideoFrame | None":
+        """None: a frame before it, or itself, does not come."""
+        entry = self._index.entries[0] if self._as_a_player else self._index.entry(place)
         if self._run is None or place < self._next or entry.place > self._next:
             self._next = entry.place
             self._run = self._frames_from(entry)
@@ -59,31 +75,32 @@ class PyAVDecoder:
             self._next += 1
             if found == place:
                 self._run = run
-                return _pixels(frame)
-        raise read_error(self._path, f"frame {self._next} of {self._index.num_frames} can't be decoded", _DAMAGED)
+                return frame
+        return None
 
     def _frames_from(self, entry: Entry) -> Iterator[tuple[int, "VideoFrame"]]:
         media = self._media or self._open()
         packets = self._seek(media, entry) if entry.packet else None
         if packets is None:  # count from the file's first packet
             media = self._open()
-            packets = ((n, packet) for n, packet in enumerate(packets_of(media)) if n >= entry.packet)
+            packets = itertools.islice(packets_of(media), entry.packet, None)
         frames = decode(media, self._threads, packets)
-        places = self._index.places
-        if places is None:
-            return enumerate(frame for _, frame in frames)
+        if self._index.pts is None:
+            return enumerate(frames)
+        places = ((self._index.place(frame.pts), frame) for frame in frames)
         # Frames before the entry's may lean on what was not decoded.
-        return ((int(places[n]), frame) for n, frame in frames if places[n] >= entry.place)
+        return ((place, frame) for place, frame in places if place >= entry.place)
 
     def _open(self) -> Media:
         self.close()
         self._media = Media(self._path)
         context = self._media.stream.codec_context
-        context.thread_type = "AUTO" if self._index.places is not None else "SLICE"
+        # What is made of damage would depend on frame threads.
+        context.thread_type = "SLICE" if self._as_a_player else "AUTO"
         return self._media
 
-    def _seek(self, media: Media, entry: Entry) -> Iterator[tuple[int, "Packet[VideoStream]"]] | None:
-        """The numbered packets from an entry on; None: the demuxer's seek does not find it."""
+    def _seek(self, media: Media, entry: Entry) -> Iterator["Packet[VideoStream]"] | None:
+        """The packets from an entry on; None: the demuxer's seek does not find it."""
         import av
 
         pts, dts, _ = entry.mark
@@ -96,17 +113,10 @@ class PyAVDecoder:
         packets = packets_of(media)
         for packet in packets:
             if pack(packet) == entry.mark:
-                return _count_on(entry.packet, packet, packets)
+                return itertools.chain([packet], packets)
             if packet.pts is None or packet.pts > pts:
                 break
         return None
-
-
-def _count_on(
-    number: int, packet: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]
-) -> Iterator[tuple[int, "Packet[VideoStream]"]]:
-    yield number, packet
-    yield from enumerate(rest, number + 1)
 
 
 def _pixels(frame: "VideoFrame") -> torch.Tensor:

@@ -44,7 +44,7 @@ class FrameIndex:
     """Of all frames, in the order shown.
 
     Attributes:
-        places: of each packet's frame, -1 if it is hidden, (P,); None: they were counted by decoding.
+        pts: when each is shown, in the stream's time base, (N,), each another; None: they were counted by decoding.
         times: when each is shown, in seconds after the first, (N,).
         fps: average rate, also where the rate varies; None where it is unknown.
         entries: in ascending order, the first one for the first frame.
@@ -52,11 +52,18 @@ class FrameIndex:
     """
 
     num_frames: int
-    places: npt.NDArray[np.int64] | None
+    pts: npt.NDArray[np.int64] | None
     times: Times
     fps: float | None
     entries: tuple[Entry, ...]
     plain: bool
+
+    def place(self, pts: int | None) -> int:
+        """Of the frame that is shown then; -1: there is none."""
+        if self.pts is None or pts is None:
+            return -1
+        place = int(np.searchsorted(self.pts, pts))
+        return place if place < self.num_frames and self.pts[place] == pts else -1
 
     def entry(self, place: int) -> Entry:
         """The last one from which a frame comes out right."""
@@ -106,17 +113,17 @@ def packets_of(media: Media) -> Iterator["Packet[VideoStream]"]:
                 raise read_error(media.path, "it names more data than it has", "it is damaged: download it again")
             if packet.size:
                 yield packet
-    except (av.FFmpegError, MemoryError) as error:
+    except (av.FFmpegError, MemoryError, IndexError) as error:  # IndexError: PyAV's, of streams that come up late
         what = f"it can't be read to its end ({reason(error)})"
         raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
 
 
 def decode(
-    media: Media, threads: int, packets: Iterator[tuple[int, "Packet[VideoStream]"]], *, strict: bool = False
-) -> Iterator[tuple[int, "VideoFrame"]]:
-    """(number of its packet, frame), in the order shown.
+    media: Media, threads: int, packets: Iterator["Packet[VideoStream]"], *, strict: bool = False
+) -> Iterator["VideoFrame"]:
+    """The frames in the order shown.
 
-    What can't be decoded is left out, as FFmpeg does; who reads sees by the numbers what is missing.
+    What can't be decoded is left out, as FFmpeg does; who reads sees by the times what is missing.
 
     Args:
         strict: what can't be decoded is an error instead.
@@ -125,34 +132,25 @@ def decode(
 
     context = media.stream.codec_context
     if not context.is_open:
-        context.copy_opaque = True
         context.thread_count = threads
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             what = f"its video can't be decoded ({context.name}: {reason(error)})"
             raise read_error(media.path, what, "re-encode it") from error
-    for number, packet in packets:
-        packet.opaque = (number,)  # an object of its own: PyAV tells opaque ones apart by their ids
+    for packet in packets:
         try:
             frames = context.decode(packet)
         except av.FFmpegError as error:
             if strict:
-                what = f"packet {number} of its video can't be decoded ({reason(error)})"
+                what = f"a part of its video can't be decoded ({reason(error)})"
                 raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
             continue
-        for frame in frames:
-            yield _number(frame), frame
+        yield from frames
     try:
-        for frame in context.decode(None):
-            yield _number(frame), frame
+        yield from context.decode(None)
     except av.FFmpegError:
         return
-
-
-def _number(frame: "VideoFrame") -> int:
-    """The number of the packet that a frame came from."""
-    return frame.opaque[0] if isinstance(frame.opaque, tuple) else -1
 
 
 def _from_packets(media: Media) -> FrameIndex | None:
@@ -180,13 +178,9 @@ def _from_packets(media: Media) -> FrameIndex | None:
     if any(pts is None for pts, _, _ in marks) or entries[:1] != [0]:
         return None
     pts = np.array([pts for pts, _, _ in marks], np.int64)
-    visible = np.flatnonzero(shown)
-    packets = visible[pts[visible].argsort(kind="stable")]
-    times = pts[packets]
+    times = np.sort(pts[np.array(shown, bool)])
     if not _plausible(pts, times) or (context.has_b_frames and (np.diff(pts) > 0).all()):
         return None  # AVI has no times; what FFmpeg makes up knows nothing of frames stored in another order than shown
-    places = np.full(len(pts), -1)
-    places[packets] = np.arange(len(packets))
     latest = np.maximum.accumulate(pts)
     clean = [number for number in entries if number == 0 or latest[number - 1] < pts[number]]
     found = tuple(Entry(n, int(np.searchsorted(times, pts[n])), marks[n]) for n in clean)
@@ -197,12 +191,12 @@ def _from_packets(media: Media) -> FrameIndex | None:
         and (media.has_tables or media.container.format.name.startswith("matroska"))
         and media.size <= LARGE  # decord reads a file from end to end at opening
         and keys == clean
-        and len(packets) == len(marks)
+        and len(times) == len(marks)
         and all(entry.packet == entry.place for entry in found)
         # decord may start with the second of two keys that are decoded before the first frame is shown.
         and all(entry.mark[1] is not None and entry.mark[1] > pts[0] for entry in found[1:])
     )
-    return FrameIndex(len(packets), places, seconds, _fps(media, seconds), found, plain)
+    return FrameIndex(len(times), times, seconds, _fps(media, seconds), found, plain)
 
 
 def _plausible(pts: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> bool:
@@ -216,14 +210,14 @@ def _by_decoding(media: Media) -> FrameIndex:
     first: Entry | None = None
     times: list[float | None] = []
 
-    def numbered() -> Iterator[tuple[int, "Packet[VideoStream]"]]:
+    def packets() -> Iterator["Packet[VideoStream]"]:
         nonlocal first
-        for number, packet in enumerate(packets_of(media)):
+        for packet in packets_of(media):
             first = first or Entry(0, 0, pack(packet))
-            yield number, packet
+            yield packet
 
     # Streams may begin with what can't be decoded. Where tables name each packet, it would be missing among the frames.
-    for _, frame in decode(media, 0, numbered(), strict=media.has_tables):
+    for frame in decode(media, 0, packets(), strict=media.has_tables):
         times.append(frame.time)
     known = np.array([np.nan if time is None else time for time in times])
     fps = _fps(media, known)
