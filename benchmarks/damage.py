@@ -4,9 +4,9 @@
 
 Small numbered pictures in many containers and codecs are cut, flipped, zeroed, overwritten, shortened and doubled. Of
 each such file all frames are read by index, in order, in reverse and alone, in a process of their own. A frame is right
-if it is that of the undamaged file or that which FFmpeg shows of the damaged one, decoded from the start; it is concealed
-if it is neither, nor any other frame: FFmpeg's mending after a seek. Prints a table and the faults; the exit status is 1
-if there are any.
+if it is that of the undamaged file or that which FFmpeg shows of the damaged one, decoded from the start; it is
+concealed if it is neither, nor any other frame: FFmpeg's mending after a seek. Prints a table and the faults; the exit
+status is 1 if there are any.
 """
 
 from __future__ import annotations

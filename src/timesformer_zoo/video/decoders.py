@@ -32,8 +32,8 @@ class PyAVDecoder:
     """Frames by their place in the order shown; quick where places ascend.
 
     A frame is known by its packet's time, which no other has. So a wrong one can't be taken for it, whatever a seek or
-    damage did. Where a picture does not come, the file is read from its first frame on, as a player would; if it does not come
-    then, either, it is an error.
+    damage did. Where a picture does not come, the file is read from its first frame on, as a player would; if it does
+    not come then, either, it is an error.
     """
 
     def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
