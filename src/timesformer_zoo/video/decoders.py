@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from timesformer_zoo.video.container import Media, read_error
 from timesformer_zoo.video.index import Entry, FrameIndex, decode, pack, packets_of
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder", "has_decord"]
+
+Pixels = npt.NDArray[np.uint8]
 
 _DAMAGED = "the file is damaged: download it again or re-encode it"
 
@@ -50,8 +52,8 @@ class PyAVDecoder:
             self._media.container.close()
         self._media = None
 
-    def read(self, place: int) -> torch.Tensor:
-        """`(H, W, 3) uint8`. Raises VideoReadError."""
+    def read(self, place: int) -> Pixels:
+        """`(H, W, 3)`. Raises VideoReadError."""
         frame = self._find(place) if place < self._end else None
         if frame is None and not self._as_a_player:
             self.close()
@@ -119,11 +121,9 @@ class PyAVDecoder:
         return None
 
 
-def _pixels(frame: "VideoFrame") -> torch.Tensor:
-    """`(H, W, 3) uint8` RGB, turned upright."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frame.to_ndarray(format="rgb24")))
-    turns = round(frame.rotation / 90) % 4
-    return torch.rot90(pixels, turns).contiguous() if turns else pixels
+def _pixels(frame: "VideoFrame") -> Pixels:
+    """`(H, W, 3)` RGB, turned upright."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
 
 
 class DecordDecoder:
@@ -136,25 +136,27 @@ class DecordDecoder:
     def close(self) -> None:
         self._reader = None
 
-    def read(self, place: int) -> torch.Tensor:
-        """`(H, W, 3) uint8`. Raises VideoReadError."""
+    def read(self, place: int) -> Pixels:
+        """`(H, W, 3)`. Raises VideoReadError."""
         decord = _decord()
         try:
             if self._reader is None:
                 path = os.path.abspath(self._path)  # a relative a:b would be a protocol
                 # fault_tol: the share of repeated frames to bear. 0 would mean any; one frame is more than this of all.
                 self._reader = decord.VideoReader(path, num_threads=self._threads, fault_tol=1e-9)
-            with decord.bridge.use_torch():
-                frame: torch.Tensor = self._reader[place]
+            frame = self._reader[place]
+            pixels: Pixels = (
+                frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)
+            )  # as a user's bridge is
         except Exception as error:  # decord raises DECORDError, RuntimeError, StopIteration and AssertionError alike
             self._reader = None  # decord doesn't recover from an error
             what = f"frame {place} of {self._index.num_frames} can't be decoded" + _first_line(error)
             raise read_error(self._path, what, _DAMAGED) from error
-        height, width, channels = frame.shape
+        height, width, channels = pixels.shape
         if channels != 3:
             # FFmpeg pads rows; where a row is then a whole multiple of the width, decord takes padding for channels.
-            frame = frame.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
-        return frame
+            pixels = pixels.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
+        return pixels
 
 
 def has_decord() -> bool:

@@ -98,7 +98,7 @@ class Video:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
         for index in sorted(wanted):
-            yield self._decoder.read(index)
+            yield torch.from_numpy(self._decoder.read(index))
 
     @cached_property
     def _size(self) -> tuple[int, int]:
