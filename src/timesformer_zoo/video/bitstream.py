@@ -9,7 +9,7 @@ Sources: ITU-T H.264 (7.3.2.1.1, table 7-1, D.1.8), H.265 (table 7-1), H.262 (6.
 
 from collections.abc import Callable, Iterator
 
-__all__ = ["HEAD", "is_entry", "is_picture_each", "length_size"]
+__all__ = ["HEAD", "is_entry", "is_picture_each", "is_spare", "length_size"]
 
 HEAD = 1 << 12  # bytes of a packet that are looked at: parameter sets and messages may lie before the picture
 
@@ -109,6 +109,16 @@ def length_size(codec: str, extradata: bytes | None) -> int:
 def is_entry(codec: str, packet: bytes, length: int) -> bool:
     """Whether a decoder that starts here gives each later picture as if it had started at the first."""
     return _ENTRIES[codec](packet, length)
+
+
+def is_spare(codec: str, packet: "bytes | memoryview", length: int) -> bool:
+    """Whether no other picture leans on this one, so that it can be left out; False where that can't be told."""
+    if codec != "h264":
+        return False
+    for unit in _nal_units(bytes(packet[:HEAD]), length):
+        if unit and unit[0] & 31 in (1, 2, 5):  # of a picture, table 7-1: nal_ref_idc, the same in all of it
+            return not unit[0] & 96
+    return False
 
 
 def _nal_units(packet: bytes, length: int) -> Iterator[bytes]:

@@ -147,10 +147,24 @@ def _stated_length(file: BinaryIO, head: bytes, size: int) -> tuple[int, bool]:
         segment_size, at = _ebml_length(head, at + header_size + 4)
         return at + segment_size, False
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):  # ISO 14496-12: MP4, QuickTime
-        ends = dict(_boxes(file, size))
+        ends = {}
+        for kind, start, end in _boxes(file, size):
+            ends[kind] = end
+            if kind == b"moof":
+                _check_runs(file, start, end, size)
         stated = max((ends.get(kind, 0) for kind in (b"moov", b"mdat", b"moof")), default=0)
         return stated, b"moov" in ends and b"moof" not in ends
     return 0, False
+
+
+def _check_runs(file: BinaryIO, start: int, end: int, size: int) -> None:
+    """FFmpeg makes room for as many samples as a fragment states, be it for gigabytes (ISO 14496-12, 8.8.8)."""
+    file.seek(start)
+    for run in file.read(end - start).split(b"trun")[1:]:
+        samples = int.from_bytes(run[4:8], "big")
+        if samples > size:
+            what = f"a fragment states {samples} samples in a file of {size} bytes"
+            raise read_error(file.name, what, "the file is damaged: download it again")
 
 
 def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
@@ -160,8 +174,8 @@ def _ebml_length(data: bytes, at: int) -> tuple[int, int]:
     return (0 if value == (1 << 7 * width) - 1 else value), at + width
 
 
-def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """(kind, end) of the file's own boxes, not of those inside."""
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of the file's own boxes, not of those inside."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -172,5 +186,5 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
             length = size - at
         if length < 8:
             return
+        yield kind, at, at + length
         at += length
-        yield kind, at

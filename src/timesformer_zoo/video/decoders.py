@@ -4,17 +4,17 @@ Legend: H W pixels.
 """
 
 import functools
-import importlib.util
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from timesformer_zoo.video import bitstream
 from timesformer_zoo.video.container import Media, read_error
 from timesformer_zoo.video.index import Entry, FrameIndex, decode, pack, packets_of
 
@@ -23,28 +23,34 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder", "has_decord"]
+__all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder"]
 
 Pixels = npt.NDArray[np.uint8]
 
 _DAMAGED = "the file is damaged: download it again or re-encode it"
 
 
+# Decoders of FFmpeg that fill damage with what they showed before a seek, and don't tell.
+_HAS_MEMORY = {"ffv1"}
+
+
 class PyAVDecoder:
-    """Frames by their place in the order shown; quick where places ascend.
+    """Frames by their place in the order shown.
 
     A frame is known by its packet's time, which no other has. So a wrong one can't be taken for it, whatever a seek or
-    damage did. Where a picture does not come, the file is read from its first frame on, as a player would; if it does
-    not come then, either, it is an error.
+    damage did. What lies behind damage, up to the next entry, is an error: FFmpeg would fill it with whatever its
+    memory holds. Where there are no times the file is read from its first packet on, as a player does.
+
+    Pictures that no other leans on are decoded only where they are wanted: in H.264 with B-frames mostly half of them.
     """
 
-    def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
+    def __init__(self, path: str, index: FrameIndex, media: Media | None, threads: int) -> None:
         self._path, self._index, self._threads = path, index, threads
-        self._media: Media | None = None
+        self._media = media
         self._run: Iterator[tuple[int, VideoFrame]] | None = None  # of (place, frame)
         self._next = 0  # the place that the run gives next
-        self._as_a_player = index.pts is None
-        self._end = index.num_frames  # the first frame that is known not to come
+        self._wanted: frozenset[int] = frozenset()
+        self._dropped: set[int] = set()  # places whose packets the run left out
 
     def close(self) -> None:
         self._run = None
@@ -52,28 +58,29 @@ class PyAVDecoder:
             self._media.container.close()
         self._media = None
 
-    def read(self, place: int) -> Pixels:
-        """`(H, W, 3)`. Raises VideoReadError."""
-        frame = self._find(place) if place < self._end else None
-        if frame is None and not self._as_a_player:
-            self.close()
-            self._as_a_player = True
+    def stream(self, places: Sequence[int]) -> Iterator[Pixels]:
+        """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
+        self._wanted = frozenset(places)
+        for place in places:
             frame = self._find(place)
-        if frame is None:
-            self._end = min(self._end, self._next)
-            raise read_error(self._path, f"frame {self._end} of {self._index.num_frames} can't be decoded", _DAMAGED)
-        return _pixels(frame)
+            if frame is None:
+                what = f"frame {place} of {self._index.num_frames} can't be decoded"
+                raise read_error(self._path, what, _DAMAGED)
+            yield self._pixels(frame)
 
     def _find(self, place: int) -> "VideoFrame | None":
-        """None: a frame before it, or itself, does not come."""
-        entry = self._index.entries[0] if self._as_a_player else self._index.entry(place)
-        if self._run is None or place < self._next or entry.place > self._next:
+        """None: it does not come, or there is damage before it."""
+        entry = self._index.entry(place)
+        if self._run is None or place < self._next or entry.place > self._next or place in self._dropped:
             self._next = entry.place
+            self._dropped.clear()
             self._run = self._frames_from(entry)
         run, self._run = self._run, None  # gone, unless it gives what is expected of it
         for found, frame in run:
-            if found != self._next:
-                break
+            while self._next in self._dropped:
+                self._next += 1
+            if found != self._next or (frame.is_corrupt and self._index.pts is not None):
+                return None
             self._next += 1
             if found == place:
                 self._run = run
@@ -81,32 +88,37 @@ class PyAVDecoder:
         return None
 
     def _frames_from(self, entry: Entry) -> Iterator[tuple[int, "VideoFrame"]]:
-        media = self._media or self._open()
-        packets = self._seek(media, entry) if entry.packet else None
-        if packets is None:  # count from the file's first packet
-            media = self._open()
+        media = self._media
+        packets = self._seek(media, entry) if media is not None and self._index.pts is not None else None
+        if media is None or packets is None:  # count from the file's first packet
+            self.close()
+            media = self._media = Media(self._path)
             packets = itertools.islice(packets_of(media), entry.packet, None)
-        frames = decode(media, self._threads, packets)
         if self._index.pts is None:
-            return enumerate(frames)
+            return enumerate(decode(media, self._threads, packets, conceal=True))
+        frames = decode(media, self._threads, self._needed(media, packets))
         places = ((self._index.place(frame.pts), frame) for frame in frames)
         # Frames before the entry's may lean on what was not decoded.
         return ((place, frame) for place, frame in places if place >= entry.place)
 
-    def _open(self) -> Media:
-        self.close()
-        self._media = Media(self._path)
-        context = self._media.stream.codec_context
-        # What is made of damage would depend on frame threads.
-        context.thread_type = "SLICE" if self._as_a_player else "AUTO"
-        return self._media
+    def _needed(self, media: Media, packets: Iterator["Packet[VideoStream]"]) -> Iterator["Packet[VideoStream]"]:
+        """Without those of pictures that are neither wanted nor leaned on."""
+        context = media.stream.codec_context
+        codec = context.codec.canonical_name
+        length = bitstream.length_size(codec, context.extradata)
+        for packet in packets:
+            place = self._index.place(packet.pts)
+            if place not in self._wanted and bitstream.is_spare(codec, memoryview(packet), length):
+                self._dropped.add(place)
+                continue
+            yield packet
 
     def _seek(self, media: Media, entry: Entry) -> Iterator["Packet[VideoStream]"] | None:
         """The packets from an entry on; None: the demuxer's seek does not find it."""
         import av
 
         pts, dts, _ = entry.mark
-        if pts is None:
+        if pts is None or media.stream.codec_context.name in _HAS_MEMORY:
             return None
         try:
             media.container.seek(pts if dts is None else dts, stream=media.stream)
@@ -120,24 +132,31 @@ class PyAVDecoder:
                 break
         return None
 
-
-def _pixels(frame: "VideoFrame") -> Pixels:
-    """`(H, W, 3)` RGB, turned upright."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+    def _pixels(self, frame: "VideoFrame") -> Pixels:
+        """`(H, W, 3)` RGB, turned upright."""
+        pixels = frame.to_ndarray(format="rgb24")
+        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
 
 
 class DecordDecoder:
     """decord, for files where its seek by a frame's number is exact. Frames are turned upright by it."""
 
-    def __init__(self, path: str, index: FrameIndex, threads: int) -> None:
+    def __init__(self, path: str, index: FrameIndex, media: Media | None, threads: int) -> None:
+        if media is not None:
+            media.container.close()
+        if not index.plain:
+            raise read_error(path, "decord would not give exactly the frames asked for", 'take decoder="auto"')
         self._path, self._index, self._threads = path, index, threads
         self._reader: Any = None
 
     def close(self) -> None:
         self._reader = None
 
-    def read(self, place: int) -> Pixels:
-        """`(H, W, 3)`. Raises VideoReadError."""
+    def stream(self, places: Sequence[int]) -> Iterator[Pixels]:
+        """`(H, W, 3)` each. Raises VideoReadError."""
+        return map(self._read, places)
+
+    def _read(self, place: int) -> Pixels:
         decord = _decord()
         try:
             if self._reader is None:
@@ -145,9 +164,8 @@ class DecordDecoder:
                 # fault_tol: the share of repeated frames to bear. 0 would mean any; one frame is more than this of all.
                 self._reader = decord.VideoReader(path, num_threads=self._threads, fault_tol=1e-9)
             frame = self._reader[place]
-            pixels: Pixels = (
-                frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)
-            )  # as a user's bridge is
+            # Of decord's own kind, or as the user's bridge makes them.
+            pixels: Pixels = frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)
         except Exception as error:  # decord raises DECORDError, RuntimeError, StopIteration and AssertionError alike
             self._reader = None  # decord doesn't recover from an error
             what = f"frame {place} of {self._index.num_frames} can't be decoded" + _first_line(error)
@@ -157,11 +175,6 @@ class DecordDecoder:
             # FFmpeg pads rows; where a row is then a whole multiple of the width, decord takes padding for channels.
             pixels = pixels.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
         return pixels
-
-
-def has_decord() -> bool:
-    """Whether decord2 is installed: there are no wheels of it for some machines."""
-    return importlib.util.find_spec("decord") is not None
 
 
 @functools.cache

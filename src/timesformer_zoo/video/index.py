@@ -7,6 +7,7 @@ halves or that are never shown, a recording that starts in the middle) the pictu
 Legend: P packets, N frames.
 """
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,26 +71,34 @@ class FrameIndex:
         return self.entries[bisect_right(self.entries, place, key=lambda entry: entry.place) - 1]
 
 
-def build_index(path: str, *, count: bool = False) -> FrameIndex:
+def build_index(path: str, *, count: bool = False) -> tuple[FrameIndex, Media | None]:
     """Read the index of a file's video.
 
     Args:
         path: of a video file.
         count: decode every frame once to count them, also where the packets tell.
 
+    Returns:
+        The index, and the file, if it is still open.
+
     Raises:
         VideoReadError: the file can't be read, or has no frame to show.
     """
-    index = None
+    index = media = None
     if not count:
-        with Media(path, tables_only=True) as media:
+        media = Media(path, tables_only=True)
+        try:
             index = _from_packets(media)
+        finally:
+            if index is None or media.hollow:
+                media.container.close()
+                media = None
     if index is None:
-        with Media(path) as media:
-            index = _by_decoding(media)
+        with Media(path) as whole:
+            index = _by_decoding(whole)
     if not index.num_frames:
         raise read_error(path, "it has no frames to show", "check that it plays")
-    return index
+    return index, media
 
 
 def pack(packet: "Packet[VideoStream]") -> tuple[int | None, int | None, int]:
@@ -119,38 +128,40 @@ def packets_of(media: Media) -> Iterator["Packet[VideoStream]"]:
 
 
 def decode(
-    media: Media, threads: int, packets: Iterator["Packet[VideoStream]"], *, strict: bool = False
+    media: Media, threads: int, packets: Iterator["Packet[VideoStream]"], *, conceal: bool = False
 ) -> Iterator["VideoFrame"]:
     """The frames in the order shown.
 
-    What can't be decoded is left out, as FFmpeg does; who reads sees by the times what is missing.
-
     Args:
-        strict: what can't be decoded is an error instead.
+        conceal: what can't be decoded is left out, as FFmpeg's players do; who reads sees by the times what is missing.
+
+    Raises:
+        VideoReadError: it can't be decoded.
     """
     import av
 
     context = media.stream.codec_context
     if not context.is_open:
         context.thread_count = threads
+        # What is made of damage would depend on frame threads.
+        context.thread_type = "SLICE" if conceal else "AUTO"
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             what = f"its video can't be decoded ({context.name}: {reason(error)})"
             raise read_error(media.path, what, "re-encode it") from error
-    for packet in packets:
+    damage = "the file is damaged: download it again or re-encode it"
+    for packet in itertools.chain(packets, [None]):
+        if packet and packet.is_corrupt and not conceal:
+            raise read_error(media.path, "a part of its video is missing", damage)
         try:
             frames = context.decode(packet)
         except av.FFmpegError as error:
-            if strict:
+            if not conceal:
                 what = f"a part of its video can't be decoded ({reason(error)})"
-                raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
+                raise read_error(media.path, what, damage) from error
             continue
         yield from frames
-    try:
-        yield from context.decode(None)
-    except av.FFmpegError:
-        return
 
 
 def _from_packets(media: Media) -> FrameIndex | None:
@@ -206,7 +217,6 @@ def _plausible(pts: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> bool
 
 
 def _by_decoding(media: Media) -> FrameIndex:
-    media.stream.codec_context.thread_type = "SLICE"  # what is made of damage would depend on frame threads
     first: Entry | None = None
     times: list[float | None] = []
 
@@ -217,7 +227,7 @@ def _by_decoding(media: Media) -> FrameIndex:
             yield packet
 
     # Streams may begin with what can't be decoded. Where tables name each packet, it would be missing among the frames.
-    for frame in decode(media, 0, packets(), strict=media.has_tables):
+    for frame in decode(media, 0, packets(), conceal=not media.has_tables):
         times.append(frame.time)
     known = np.array([np.nan if time is None else time for time in times])
     fps = _fps(media, known)

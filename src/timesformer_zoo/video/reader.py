@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from timesformer_zoo.video.decoders import DECODERS, has_decord
+from timesformer_zoo.video.decoders import DECODERS
 from timesformer_zoo.video.folder import FrameFolder
 from timesformer_zoo.video.index import build_index
 
@@ -25,8 +25,8 @@ class Video:
     Args:
         path: of a file in a format that FFmpeg reads.
         num_threads: decoder threads; 0: one a core. Take 1 inside the workers of a DataLoader.
-        decoder: "decord" or "pyav"; "auto": decord where the file's index proves its seek exact and it is installed,
-            else PyAV. Frames are the same. With "decord" that proof is not asked for.
+        decoder: "decord" or "pyav"; "auto" is PyAV, for every file. decord gives the same frames, of files where the
+            index proves its seek exact, and refuses others; of damaged files it may give a frame's neighbour.
         count: decode all frames once at opening to count them, as is done of itself where the file does not tell.
 
     Attributes:
@@ -49,11 +49,9 @@ class Video:
         self.path = os.fsdecode(path)
         if decoder not in ("auto", *DECODERS):
             raise ValueError(f"decoder is {decoder!r}, expected one of auto, {', '.join(DECODERS)}")
-        index = build_index(self.path, count=count)
+        index, media = build_index(self.path, count=count)
         self.num_frames, self.fps, self.times = index.num_frames, index.fps, index.times
-        if decoder == "auto":
-            decoder = "decord" if index.plain and has_decord() else "pyav"
-        self._decoder = DECODERS[decoder](self.path, index, num_threads)
+        self._decoder = DECODERS["pyav" if decoder == "auto" else decoder](self.path, index, media, num_threads)
 
     def __repr__(self) -> str:
         return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
@@ -97,8 +95,7 @@ class Video:
         if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
-        for index in sorted(wanted):
-            yield torch.from_numpy(self._decoder.read(index))
+        yield from map(torch.from_numpy, self._decoder.stream(sorted(wanted)))
 
     @cached_property
     def _size(self) -> tuple[int, int]:
