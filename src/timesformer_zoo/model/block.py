@@ -141,7 +141,7 @@ class AttentionStep(nn.Module):
         q, k, v = linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         del tokens  # freed for attention's output to lie there, else the C library returns memory and asks for it again
         q = q[:, :, :1] if class_only else q  # (B G) H S d
-        few = k.shape[2] <= PLAIN_KEYS.get((k.device.type, k.dtype), (0, 0))[self.training]
+        few = k.shape[2] <= PLAIN_KEYS.get((k.device.type, k.dtype), (0, 0))[int(self.training)]
         if self.fused_attn and not few:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them

@@ -24,13 +24,14 @@ except ImportError:  # torch brings it along where it has a GPU that it can be u
 
 __all__ = ["applies", "attention"]
 
-MAX_TOKENS, MAX_HEAD = 128, 64
-"""Of a group, and numbers of a head: what the registers of one program hold."""
+TILES = {torch.float16: (64, 128), torch.bfloat16: (64, 128), torch.float32: (32, 32)}
+"""Tokens that a program takes, at least: as many groups as go into it. And at most: what its registers hold."""
 
-TILE = 64
-"""Tokens of a program, at least: as many groups as go into it."""
+MAX_HEAD = 64
+"""Numbers of a head, likewise."""
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROWS_PER_WARP = 16
+"""Of a program's tokens."""
 
 
 def applies(step: Any, patches: torch.Tensor) -> bool:
@@ -39,6 +40,8 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
     No class token among them, no dropout of attention weights, no attention maps asked for (`fused_attn` off). What is
     exported or traced is torch's own operators, so that it can go where this package is not.
     """
+    autocast = patches.is_cuda and torch.is_autocast_enabled("cuda")
+    dtype = torch.get_autocast_dtype("cuda") if autocast else patches.dtype
     return (
         patches.is_cuda
         and triton is not None
@@ -46,9 +49,8 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
         and step.fused_attn
         and step.step.axis is not None
         and not (step.training and step.attn_drop.p)
-        and patches.shape[step.step.axis] <= MAX_TOKENS
+        and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0))[1]
         and patches.shape[-1] <= MAX_HEAD * step.num_heads
-        and patches.dtype in DTYPES
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
@@ -184,7 +186,7 @@ if triton is not None:
         """Whether this GPU can run it; an older or smaller one can not."""
         outer, length, inner, width = qkv.shape
         d = width // 3 // heads
-        rows = max(TILE, triton.next_power_of_2(length))
+        rows = max(TILES[qkv.dtype][0], triton.next_power_of_2(length))
         places = outer * inner
         tiles = triton.cdiv(places, rows // length)
         sizes = dict(S=length, d=d, ROWS=rows, COLUMNS=max(16, triton.next_power_of_2(d)))
@@ -194,7 +196,14 @@ if triton is not None:
         try:
             with torch.cuda.device_of(qkv):
                 kernel[tiles * heads,](
-                    *tensors, inner, places, heads, d**-0.5, **sizes, PRECISION=precision, num_warps=rows // 16
+                    *tensors,
+                    inner,
+                    places,
+                    heads,
+                    d**-0.5,
+                    **sizes,
+                    PRECISION=precision,
+                    num_warps=rows // ROWS_PER_WARP,
                 )
         except OutOfResources:
             return False
