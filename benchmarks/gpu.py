@@ -1,32 +1,73 @@
-"""On a GPU, in bfloat16: forward pass and training step, eager and compiled, beside transformers.
+"""On a GPU: forward pass and training step, eager and compiled, beside transformers; and what they are made of.
 
-    python benchmarks/gpu.py --write                    the whole table, by one command
-    python benchmarks/gpu.py --rows 'base*' --write     a part of it
-    python benchmarks/gpu.py --device cpu --quick       does it run?
+    python benchmarks/gpu.py --write                            every table, by one command
+    python benchmarks/gpu.py --short --out gpu.json             what matters most, in some six minutes
+    python benchmarks/gpu.py --tables gpu --rows 'base*'        a part of it
+    python benchmarks/gpu.py --device cpu --quick --eager-only  does it run?
 
-Weights are bfloat16 in inference; in training they are float32 under autocast, and the optimizer is SGD. All four run
-in turns on the same weights and input, their logits are compared, and a way that runs out of memory says so. The
-share of the rate is the operations (three forward passes' in training) over the time, over the quotient of the linear
-layers alone, in the same turns. Memory is the peak less weights, gradients and input. Nothing is checkpointed.
+Beside transformers: weights are bfloat16 in inference; in training they are float32 under autocast, and the optimizer
+is SGD. All four run in turns on the same weights and input, and their logits are compared. The share of the rate is the
+operations (three forward passes' in training) over the time, over the quotient of the linear layers alone, in the same
+turns. Memory is the peak less weights, gradients and input. Nothing is checkpointed.
+
+A way that fails or runs out of memory says so in its cell, and the others go on.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
+import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from forward import asked
-from measuring import MIB, ratio, seconds, working_memory
-from peers import Case, build, clip, largest_difference
+from measuring import MIB, in_turns, ratio, seconds, working_memory
+from peers import Case, build, clip, create, largest_difference
 from products import Replay, operations
 from results import Table, run
+from torch._dynamo.utils import counters
+from torch.profiler import ProfilerActivity, profile
 from training import backward, step
 
-ASKED = {"eager": 2.0, "compiled": 1.3}  # times faster than transformers, at least
-ASKED_SHARE = 0.5  # of the rate, at least, in training
+from timesformer_zoo.model import kernel
+
+ASKED = {"eager": 1.8, "compiled": 1.5}  # times faster than transformers, at least
+ASKED_TRAINING = {"eager": 1.5, "compiled": None}
+BF16 = torch.bfloat16
+
+
+def say(error: BaseException) -> str:
+    """An error in a cell; its traceback goes to the terminal."""
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return "out of memory"
+    traceback.print_exception(error, limit=-3, file=sys.stderr)
+    return type(error).__name__ + ": " + str(error).strip().split("\n")[0].replace("|", "/")[:100]
+
+
+def survives(measure: Callable[[Any, Namespace], dict[str, str]], columns: Sequence[str]) -> Callable[..., list[str]]:
+    """A row's cells in the order of the columns; of a row that fails, the error."""
+
+    @wraps(measure)
+    def cells(row: Any, options: Namespace) -> list[str]:
+        torch.compiler.reset()  # after a few models the compiler would give up on recompiling the same code
+        try:
+            found = measure(row, options)
+        except Exception as error:
+            found = {columns[0]: say(error)}
+        return [found.get(column, "") for column in columns]
+
+    return cells
+
+
+# ---- beside transformers ----
 
 
 @dataclass(frozen=True)
@@ -48,7 +89,7 @@ ALONE = {
 }
 ROWS = {
     f"{name}, batch {batch}, {'training' if training else 'forward'}": Row(
-        replace(case, batch=batch, dtype=torch.bfloat16), training
+        replace(case, batch=batch, dtype=BF16), training
     )
     for name, case in (LARGE | ALONE).items()
     for batch in ((1, 8, 32) if name in LARGE else (8,))
@@ -69,6 +110,8 @@ COLUMNS = (
     "share of the rate, compiled",
     "logits differ by",
 )
+COMPILED_IN_SHORT = ("base divided 8x224, batch 8, forward", "base divided 8x224, batch 8, training")
+SHORT = (*COMPILED_IN_SHORT, "hr divided 16x448, batch 8, forward", "base joint 16x224, batch 8, forward")
 
 
 def prepare(row: Row, who: str, compiled: bool, device: str) -> tuple[Callable[[], object], torch.Tensor]:
@@ -88,23 +131,22 @@ def prepare(row: Row, who: str, compiled: bool, device: str) -> tuple[Callable[[
     return forward, forward().float()
 
 
-def measure(row: Row, options: Namespace) -> Sequence[str]:
+def beside(row: Row, options: Namespace) -> dict[str, str]:
+    eager_only = options.eager_only or (options.short and row not in [ROWS[name] for name in COMPILED_IN_SHORT])
     row = replace(row, case=row.case.quick()) if options.quick else row
     device, case = options.device, row.case
-    torch.compiler.reset()  # after a few models the compiler would give up on recompiling the same code
     cells: dict[str, str] = {}
     calls: dict[str, Callable[[], object]] = {}
     logits: dict[str, torch.Tensor] = {}
     for way, (who, compiled) in WAYS.items():
-        if (who != "ours" and case.peer is None) or (compiled and options.eager_only):
+        if (who != "ours" and case.peer is None) or (compiled and eager_only):
             continue
         try:
             function, logits[way] = prepare(row, who, compiled, device)
             cells[f"{way}, MiB"] = f"{working_memory(function, device) / MIB:.0f}"
             calls[way] = function
-        except torch.OutOfMemoryError:
-            cells[f"{way}, MiB"] = "out of memory"
-            torch.cuda.empty_cache()
+        except Exception as error:
+            cells[f"{way}, clips/s"] = say(error)
     replay = Replay(case, device)
     linear: list[float] = []
     times: dict[str, list[float]] = {way: [] for way in calls}
@@ -119,17 +161,223 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
         if ours in times:
             done = (3 if row.training else 1) * operations(case, fused=not row.training)
             share = ratio(linear, times[ours]) * done / replay.linear_operations
-            cells[f"share of the rate, {how}"] = asked(share, ASKED_SHARE if row.training else None)
+            cells[f"share of the rate, {how}"] = asked(share, 0.5 if row.training else None)
         if ours in times and theirs in times:
-            cells[f"times faster, {how}"] = asked(ratio(times[theirs], times[ours]), ASKED[how])
+            at_least = (ASKED_TRAINING if row.training else ASKED)[how]
+            cells[f"times faster, {how}"] = asked(ratio(times[theirs], times[ours]), at_least)
     others = [other for way, other in logits.items() if way != "ours" and "ours" in logits]
-    if differences := [largest_difference(case, logits["ours"], other) for other in others]:
-        cells["logits differ by"] = f"{max(differences):.1e}"
-    return [cells.get(column, "") for column in COLUMNS]
+    try:
+        if differences := [largest_difference(case, logits["ours"], other) for other in others]:
+            cells["logits differ by"] = f"{max(differences):.1e}"
+    except AssertionError as error:
+        cells["logits differ by"] = say(error)
+    return cells
 
 
-def estimate(row: Row, options: Namespace) -> float:
-    return 150.0  # two compilations, most of it
+# ---- each mode: that it compiles, and how exact it is ----
+
+MODES = ("divided", "joint", "axial", "local_global", "space_only")
+MODE_COLUMNS = (
+    "compiled forward and backward",
+    "another batch",
+    "graphs of four batch sizes",
+    *(f"{what}, {dtype}" for dtype in ("float32", "bfloat16", "float16") for what in ("logits off by", "gradient by")),
+    "by torch's own attention: logits, gradient, bfloat16",
+)
+
+
+@contextmanager
+def no_kernel() -> Any:
+    """Attention by torch's own operators."""
+    tiles = dict(kernel.TILES)
+    kernel.TILES.clear()
+    try:
+        yield
+    finally:
+        kernel.TILES.update(tiles)
+
+
+def outputs(model: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and the gradients of all parameters, on the CPU in double precision."""
+    model.zero_grad()
+    logits = model(x)
+    logits.square().sum().backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return logits.detach().double().cpu(), gradient.double().cpu()
+
+
+def mode_row(mode: str, options: Namespace) -> dict[str, str]:
+    """Of two blocks, eight frames, heads of 64."""
+    device, cells = options.device, {}
+    case = Case(f"base_{mode}", 8, 64, batch=2)
+    sizes = dict(embed_dim=128, num_heads=2, depth=2, num_classes=16)
+    exact = create(case, "cpu", sizes).double().train()
+    x = clip(case).double()
+    expected = outputs(exact, x)
+
+    def errors(dtype: torch.dtype) -> list[str]:
+        model = create(case, "cpu", sizes).train().to(device, dtype)
+        found = outputs(model, x.to(device, dtype))
+        return [
+            f"{float((ours - right).norm() / right.norm()):.1e}" for ours, right in zip(found, expected, strict=True)
+        ]
+
+    for dtype in (torch.float32, BF16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        cells[f"logits off by, {name}"], cells[f"gradient by, {name}"] = errors(dtype)
+    with no_kernel():
+        cells[MODE_COLUMNS[-1]] = ", ".join(errors(BF16))
+    if options.eager_only:
+        return cells
+    model = create(case, "cpu", sizes).train().to(device)
+    compiled = torch.compile(model, fullgraph=True)
+
+    def train(batch: int) -> float:
+        clips = clip(replace(case, batch=batch), device).float()
+        taken = seconds(lambda: backward(compiled, clips, BF16), device)
+        with torch.autocast(clips.device.type, BF16):
+            ours, plain = compiled(clips).detach().float(), model(clips).detach().float()
+        assert (ours - plain).norm() < 0.03 * plain.norm(), "compiled logits differ"
+        return taken
+
+    before = counters["stats"]["unique_graphs"]
+    for column, batches in {MODE_COLUMNS[0]: (2,), MODE_COLUMNS[1]: (3,), MODE_COLUMNS[2]: (5, 8)}.items():
+        try:
+            cells[column] = f"ok, {sum(train(batch) for batch in batches):.0f} s"
+        except Exception as error:
+            cells[column] = say(error)
+            return cells
+    cells[MODE_COLUMNS[2]] = str(counters["stats"]["unique_graphs"] - before)
+    return cells
+
+
+# ---- attention over few tokens ----
+
+TOKENS = {
+    f"{dtype}, {tokens} tokens": (dtype, tokens)
+    for dtype, many in {"bfloat16": (8, 16, 32, 64, 96, 128), "float32": (8, 16, 32, 64)}.items()
+    for tokens in many
+}
+ATTENTION_WAYS = ("fused", "two products", "kernel")
+ATTENTION_COLUMNS = (
+    *(f"{way}, ms" for way in ATTENTION_WAYS),
+    *(f"{way}, with gradient, ms" for way in ATTENTION_WAYS),
+    "kernel off by",
+    "its gradient by",
+)
+
+
+def attention_row(row: tuple[str, int], options: Namespace) -> dict[str, str]:
+    """1,568 groups, 12 heads of 64: eight clips of base. Fused and plain have each group's tokens side by side."""
+    device, heads, (name, tokens) = options.device, 12, row
+    dtype, clips, places = getattr(torch, name), 8, 196
+    if options.quick:
+        clips, places = 1, 3
+
+    def fused(qkv: torch.Tensor) -> torch.Tensor:
+        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def plain(qkv: torch.Tensor) -> torch.Tensor:
+        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return ((q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    def own(qkv: torch.Tensor) -> torch.Tensor:
+        return kernel._attention(qkv, heads)
+
+    shapes = {fused: (clips, places, tokens), plain: (clips, places, tokens), own: (clips, tokens, places)}
+    cells: dict[str, str] = {}
+    for way, (function, shape) in zip(ATTENTION_WAYS, shapes.items(), strict=True):
+        if function is own and dtype in kernel.TILES and tokens > kernel.TILES[dtype][1]:
+            continue
+        try:
+            qkv = torch.randn(*shape, 3 * heads * 64, device=device, dtype=dtype, requires_grad=True)
+            with torch.no_grad():
+                grad = torch.randn_like(function(qkv))
+                cells[f"{way}, ms"] = f"{many(partial(function, qkv), device):.3f}"
+            train = partial(lambda f, x, g: torch.autograd.grad(f(x), x, g), function, qkv, grad)
+            cells[f"{way}, with gradient, ms"] = f"{many(train, device):.3f}"
+            if function is own:
+                some, its = qkv[:1].detach().double().cpu(), grad[:1].double().cpu()
+                for column, found, right in (
+                    ("kernel off by", function(qkv)[:1], kernel._plain(some, heads)),
+                    ("its gradient by", train()[0][:1], kernel._plain_backward(its, some, heads)),
+                ):
+                    cells[column] = f"{float((found.detach().double().cpu() - right).norm() / right.norm()):.1e}"
+        except Exception as error:
+            cells[f"{way}, ms"] = say(error)
+    return cells
+
+
+def many(function: Callable[[], object], device: str, times: int = 50) -> float:
+    """Milliseconds of a call, of many one after the other."""
+    times = times if device.startswith("cuda") else 1
+    function()
+    return 1000 * min(seconds(lambda: [function() for _ in range(times)], device) for _ in range(3)) / times
+
+
+# ---- one clip, and what is launched ----
+
+ONE_WAYS = {"eager": None, "compiled": "default", "compiled, reduce-overhead": "reduce-overhead"}
+ONE_ROWS = {"base divided 8x224, batch 1, bfloat16": Case("base_divided", 8, 224, dtype=BF16)}
+
+
+def one_row(case: Case, options: Namespace) -> dict[str, str]:
+    case, cells = case.quick() if options.quick else case, {}
+    x, calls = clip(case, options.device), {}
+    model = build(case, "ours", device=options.device)
+    for way, mode in ONE_WAYS.items():
+        if mode and options.eager_only:
+            continue
+        try:
+            function = torch.compile(model, mode=mode) if mode else model
+            with torch.inference_mode():
+                for _ in range(3):  # a CUDA graph is recorded in the second call
+                    function(x)
+            calls[way] = torch.inference_mode()(partial(function, x))
+        except Exception as error:
+            cells[f"{way}, ms"] = say(error)
+    for way, times in in_turns(calls, 5 * options.rounds, options.device).items():
+        cells[f"{way}, ms"] = f"{1000 * statistics.median(times):.2f}"
+    return cells
+
+
+LAUNCH_ROWS = {
+    f"{'transformers' if theirs else 'ours'}, {'training' if training else 'forward'}": (training, theirs)
+    for theirs in (False, True)
+    for training in (False, True)
+}
+LAUNCH_COLUMNS = ("wall, ms", "kernels, ms", "launches", "largest, ms")
+
+
+def launch_row(row: tuple[bool, bool], options: Namespace) -> dict[str, str]:
+    """Of base divided 8x224, batch 8."""
+    training, theirs = row
+    case = Case("base_divided", 8, 224, batch=8, dtype=BF16)
+    case = case.quick() if options.quick else case
+    call, _ = prepare(Row(case, training), "transformers" if theirs else "ours", False, options.device)
+    gpu = options.device.startswith("cuda")
+    wall = statistics.median(seconds(call, options.device) for _ in range(options.rounds))
+    with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU], acc_events=True) as profiler:
+        seconds(call, options.device)
+    spent: dict[str, float] = {}
+    launches = 0
+    for event in profiler.events():
+        if (not gpu or event.device_type == torch.autograd.DeviceType.CUDA) and "Optimizer" not in event.name:
+            launches += 1
+            spent[event.name] = spent.get(event.name, 0.0) + (event.device_time if gpu else event.self_cpu_time_total)
+    largest = sorted(spent.items(), key=lambda item: -item[1])[:14]
+    return {
+        "wall, ms": f"{1000 * wall:.1f}",
+        "kernels, ms": f"{sum(spent.values()) / 1000:.1f}",
+        "launches": str(launches),
+        "largest, ms": "; ".join(f"{short(name)} {time / 1000:.2f}" for name, time in largest),
+    }
+
+
+def short(name: str) -> str:
+    """A kernel's name without what would break the table."""
+    return name.replace("void ", "").replace("at::native::", "").replace("|", "/")[:70]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -137,7 +385,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--eager-only", action="store_true", help="leave out the compiled ways")
 
 
-TABLE = Table("gpu", COLUMNS, ROWS, measure, estimate)
+ONE_COLUMNS = tuple(f"{way}, ms" for way in ONE_WAYS)
+TABLES = [
+    Table(
+        "gpu-attention", ATTENTION_COLUMNS, TOKENS, survives(attention_row, ATTENTION_COLUMNS), lambda *_: 5.0,
+        short=tuple(TOKENS),
+    ),
+    Table("gpu", COLUMNS, ROWS, survives(beside, COLUMNS), lambda *_: 60.0, short=SHORT),
+    Table(
+        "gpu-launches", LAUNCH_COLUMNS, LAUNCH_ROWS, survives(launch_row, LAUNCH_COLUMNS), lambda *_: 5.0,
+        short=tuple(LAUNCH_ROWS),
+    ),
+    Table("gpu-modes", MODE_COLUMNS, {mode: mode for mode in MODES}, survives(mode_row, MODE_COLUMNS), lambda *_: 30.0,
+          short=MODES),
+    Table("gpu-one", ONE_COLUMNS, ONE_ROWS, survives(one_row, ONE_COLUMNS), lambda *_: 40.0, short=tuple(ONE_ROWS)),
+]  # fmt: skip
 
 if __name__ == "__main__":
-    run(__doc__, [TABLE], rounds=10, add_arguments=add_arguments)
+    run(__doc__, TABLES, rounds=10, add_arguments=add_arguments)

@@ -45,9 +45,12 @@ class Case:
         return replace(self, frames=min(self.frames, 2), size=32, batch=min(self.batch, 2), small=True)
 
 
-def create(case: Case, device: str = "cpu") -> TimeSformer:
+SMALL: dict[str, Any] = dict(embed_dim=64, depth=2, num_heads=2, num_classes=10)
+
+
+def create(case: Case, device: str = "cpu", changes: dict[str, Any] | None = None) -> TimeSformer:
     """Our model with random weights, also where the initialisation is zero, so that every layer matters."""
-    width: dict[str, Any] = dict(embed_dim=64, depth=2, num_heads=2, num_classes=10) if case.small else {}
+    width = (SMALL if case.small else {}) | (changes or {})
     model = timm.create_model(
         f"timesformer_{case.model}", img_size=case.size, num_frames=case.frames, device=device, **width
     )

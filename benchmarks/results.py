@@ -6,6 +6,7 @@ if they come from the same machine and versions, and are emptied if not.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -37,6 +38,7 @@ class Table:
     rows: Mapping[str, Any]
     measure: Callable[[Any, Namespace], Sequence[str]]
     estimate: Callable[[Any, Namespace], float]  # seconds that a row takes, roughly
+    short: tuple[str, ...] = ()  # the rows that matter most, for --short
 
 
 def run(
@@ -62,12 +64,18 @@ def run(
     parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each measurement (default: {rounds})")
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one turn: does it run?")
+    parser.add_argument("--short", action="store_true", help="only the rows that matter most")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after as many")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows there, as JSON, after each row")
     parser.add_argument("--dry-run", action="store_true", help="measure nothing: how long would it take?")
     parser.add_argument("--write", action="store_true", help=f"put the rows into {RESULTS.name}")
     add_arguments(parser)
     options = parser.parse_args(argv)
     chosen = {table.name: table for table in tables if fnmatch(table.name, options.tables)}
-    rows = {name: [row for row in table.rows if fnmatch(row, options.rows)] for name, table in chosen.items()}
+    rows = {
+        name: [row for row in (table.short if options.short else table.rows) if fnmatch(row, options.rows)]
+        for name, table in chosen.items()
+    }
     if not any(rows.values()):
         known = "; ".join(f"{table.name}: {', '.join(table.rows)}" for table in tables)
         parser.error(f"no row matches --tables {options.tables!r} --rows {options.rows!r}. There are: {known}")
@@ -81,13 +89,19 @@ def run(
         _print_estimate(chosen, rows, options)
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(sys.argv[1:] if argv is None else argv)])
     measured: dict[str, dict[str, Sequence[str]]] = {name: {} for name in chosen}
+    begin = time.perf_counter()
     for name, table in chosen.items():
         if options.dry_run and options.write:  # new rows appear, empty; old results stay
             write_section(RESULTS, table, {}, command)
         for row in [] if options.dry_run else rows[name]:
             start = time.perf_counter()
+            if start - begin > 60 * options.minutes:
+                print(f"{name}: {row}: not measured, {options.minutes:g} minutes are over", file=sys.stderr)
+                continue
             measured[name][row] = table.measure(table.rows[row], options)
             print(f"{name}: {row}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+            if options.out:
+                options.out.write_text(json.dumps({"machine": environment(), **measured}, indent=1))
             if options.write:  # after each row: a run that is stopped keeps what it has
                 write_section(RESULTS, table, measured[name], command)
         if measured[name]:

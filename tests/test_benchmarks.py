@@ -45,6 +45,9 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
+        (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),
+        (gpu, "transformers, training", ["--device", "cpu"], "all"),
+        (gpu, "base divided 8x224, batch 1, bfloat16", ["--device", "cpu", "--eager-only"], "first"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:torch.quantize_per:UserWarning", "ignore:torch.ao:DeprecationWarning")
@@ -121,7 +124,8 @@ def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hour, hotspots, quantize, gpu)] + growth.TABLES
+    tables = [script.TABLE for script in (forward, training, startup, hour, hotspots, quantize)]
+    tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
         assert len({len(table.columns)} | {len(cells) - 1 for cells in _section(text, table.name).values()}) == 1

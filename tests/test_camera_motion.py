@@ -342,8 +342,8 @@ def test_the_first_step_begins_as_a_difference_in_time(patch: int) -> None:
     change = []
     for clip in (frames[:, :, :1].expand_as(frames), frames):
         with torch.no_grad():
-            tokens, _ = model.embed(clip)
-            values = step.qkv(step.norm(tokens[:, 1:])).view(1, 8, (64 // patch) ** 2, 3, 4, 32)
+            _, patches = model.embed(clip)
+            values = step.qkv(step.norm(patches)).view(1, 8, (64 // patch) ** 2, 3, 4, 32)
             query, key, value = values.permute(3, 0, 2, 4, 1, 5)  # each (B, N, heads, T, D / heads)
             mixed = ((query @ key.mT / 32**0.5).softmax(-1) @ value).transpose(2, 3).flatten(3)
             change.append(step.proj(mixed)[:, :, 2:6].square().mean())  # at the ends a frame to look at is missing

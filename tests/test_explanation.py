@@ -121,7 +121,7 @@ def test_rollout_finds_where_attention_goes():
         step.qkv.bias[:32] = 1  # the same question for all
         x = torch.zeros(1, 3, 4, 32, 32)
         x[0, :, 2, 16:, :16] = 1
-        sign = 1.0 if step.qkv(step.norm(model.embed(x)[0]))[0, 11, 32:64].sum() > 0 else -1.0
+        sign = 1.0 if step.qkv(step.norm(model.embed(x)[1]))[0, 2, 1, 0, 32:64].sum() > 0 else -1.0
         step.qkv.weight[32:64] *= 500 * sign
         step.qkv.bias[32:64] = 0
     relevance = rollout(model, x)[0]

@@ -124,12 +124,12 @@ def test_inference_changes_no_input(mode):
     model, x = model_of(mode, (4, 2, 2)), clip_of((4, 2, 2))
     before = x.clone()
     with torch.no_grad():
-        tokens, grid = model.embed(x)
-        kept = tokens.clone()
-        model.blocks[0](tokens, grid)
+        tokens = model.embed(x)
+        kept = [part.clone() for part in tokens]
+        model.blocks[0](*tokens)
         _, features = model.forward_intermediates(x)
     assert torch.equal(x, before)
-    assert torch.equal(tokens, kept)
+    torch.testing.assert_close(list(tokens), kept, rtol=0, atol=0)
     with torch.no_grad():
         assert torch.equal(features[0], model.forward_intermediates(x, indices=[0], intermediates_only=True)[0])
 
@@ -146,7 +146,9 @@ def test_hooks_see_whole_outputs(name):
     """In inference as in training, though otherwise inference works in pieces."""
     model, x = model_of("divided", (6, 20, 20), embed_dim=8, num_heads=2), clip_of((6, 20, 20), batch=1)
     seen = []
-    model.blocks[1].get_submodule(name).register_forward_hook(lambda module, args, output: seen.append(output.detach()))
+    model.blocks[1].get_submodule(name).register_forward_hook(
+        lambda module, args, output: seen.append(output[1] if isinstance(output, tuple) else output)
+    )
     model(x)
     with torch.no_grad():
         model(x)
@@ -190,8 +192,9 @@ def test_what_looks_at_all_tokens_sees_all_tokens():
             return 2 * super().forward_features(x)
 
     class Wider(type(model_of("divided", grid).blocks[0])):
-        def forward(self, x, grid):
-            return super().forward(x, grid).roll(1, 1)  # the last patch where the class token was
+        def forward(self, cls, patches):
+            cls, patches = super().forward(cls, patches)
+            return patches[:, -1, -1, -1:], patches  # the last patch where the class token was
 
     x, plain = clip_of(grid), model_of("divided", grid)
     features = plain.forward_features(x)
@@ -200,7 +203,7 @@ def test_what_looks_at_all_tokens_sees_all_tokens():
     for change in (Doubled, Wider):
         model = model_of("divided", grid)
         (model if change is Doubled else model.blocks[-1]).__class__ = change
-        tokens = {Doubled: 2 * features, Wider: features.roll(1, 1)}[change]
+        tokens = {Doubled: 2 * features, Wider: features[:, -1:]}[change]
         torch.testing.assert_close(model(x), model.forward_head(tokens))
 
 
@@ -216,6 +219,7 @@ def unfused():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_timms_switch_turns_fused_attention_off(mode, unfused, monkeypatch):
+    monkeypatch.setattr("timesformer_zoo.model.block.PLAIN_KEYS", {})  # of few keys it is off by itself
     plain = model_of(mode, (3, 3, 2))
     set_fused_attn(True)
     fused = model_of(mode, (3, 3, 2))
@@ -278,8 +282,10 @@ def test_drop_path_keeps_or_drops_a_clip_as_one(mode):
     frames = 1 if mode == "space_only" else 3  # where each frame is a clip of its own
     model = model_of(mode, (frames, 2, 2), drop_path_rate=0.5).train()
     torch.manual_seed(3)
-    x, grid = model.embed(clip_of((frames, 2, 2), batch=1))
-    outputs = model.blocks[1](x.expand(200, -1, -1), grid).detach()
+    cls, patches = model.embed(clip_of((frames, 2, 2), batch=1))
+    x = torch.cat([cls, patches.flatten(1, 3)], 1)
+    cls, patches = model.blocks[1](cls.expand(200, -1, -1), patches.expand(200, -1, -1, -1, -1))
+    outputs = torch.cat([cls, patches.flatten(1, 3)], 1).detach()
     kinds = outputs.flatten(1).round(decimals=4).unique(dim=0)
     residuals = len(STEPS[mode]) + 1
     assert len(kinds) == 2**residuals
@@ -303,9 +309,9 @@ def test_an_empty_batch_gives_no_logits(mode, training):
 @pytest.mark.parametrize("mode", MODES)
 def test_first_block_is_never_dropped(mode):
     model = model_of(mode, (2, 2, 2), drop_path_rate=0.5)
-    x, grid = model.embed(clip_of((2, 2, 2)))
-    expected = model.blocks[0](x, grid)
-    torch.testing.assert_close(model.train().blocks[0](x, grid), expected)
+    tokens = model.embed(clip_of((2, 2, 2)))
+    expected = model.blocks[0](*tokens)
+    torch.testing.assert_close(model.train().blocks[0](*tokens), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -318,5 +324,5 @@ def test_attention_dropout_is_on_attention_weights(fused, dtype):
     finally:
         set_fused_attn(True)
     step = model.blocks[0].steps["space_time"]
-    x, grid = model.embed(clip_of((2, 2, 2)).to(dtype))
-    torch.testing.assert_close(step(x, grid), x + step.proj.bias)
+    tokens = model.embed(clip_of((2, 2, 2)).to(dtype))
+    torch.testing.assert_close(step(*tokens), tuple(part + step.proj.bias for part in tokens))

@@ -29,9 +29,9 @@ def test_autocast(mode, grad):
     with torch.set_grad_enabled(grad):
         expected = model(x)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens, _ = model.embed(x)
+            cls, patches = model.embed(x)
             logits = model(x)
-        assert tokens.dtype == torch.float32  # residuals are summed in full precision
+        assert cls.dtype == patches.dtype == torch.float32  # residuals are summed in full precision
         assert logits.dtype == torch.bfloat16
         torch.testing.assert_close(logits.float(), expected, atol=0.05 * expected.std().item(), rtol=0.05)
     if grad:

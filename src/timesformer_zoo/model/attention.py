@@ -45,6 +45,7 @@ class Step:
     pattern: str
     class_token: bool = True  # the class token joins each group, and its outputs are averaged over the groups
     axes: str = field(init=False)  # that a patch attends along, out of "thw"
+    axis: int | None = field(init=False)  # of (B, T, h, w, D), if a patch attends to a whole one and to nothing else
     pairs: dict[str, str] = field(init=False, compare=False)  # axis -> the pair that cuts it: {"h": "ih"}
 
     def __post_init__(self) -> None:
@@ -53,6 +54,8 @@ class Step:
         groups = [many or one for many, one in re.findall(r"\(([\w ]+)\)|(\w)", right)]  # numbering, attended, d
         pairs = [a + b for a, b in re.findall(r"\((\w) (\w)\)", left)]
         object.__setattr__(self, "axes", groups[1].replace(" ", ""))
+        whole = len(self.axes) == 1 and not pairs and not self.class_token
+        object.__setattr__(self, "axis", 1 + "thw".index(self.axes) if whole else None)
         object.__setattr__(self, "pairs", {axis: pair for pair in pairs for axis in pair if axis in "thw"})
 
     def cells(self, grid: Grid) -> list[Cell]:

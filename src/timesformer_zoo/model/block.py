@@ -1,8 +1,10 @@
 """The block: the attention steps of a mode in their order, then an MLP.
 
-Legend: B batch, T frames, h w patch rows and columns, L = 1 + T·h·w tokens (class token first, then patches in
-t h w order), D width, H heads, d = D / H. A step cuts the patches into G groups; S tokens of a group, the class token
-among them (first) where it joins.
+Legend: B batch, T frames, h w patch rows and columns, D width, H heads, d = D / H. A step cuts the patches into G
+groups; S tokens of a group, the class token among them (first) where it joins.
+
+The class token and the patches are two tensors all along: joined to one that is cut and joined anew, step after step,
+they are more than torch's compiler can follow (pytorch issue 191603), and copies.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv 2102.05095, section 3.
@@ -10,20 +12,28 @@ arXiv 2102.05095, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, use_fused_attn
 from torch import nn
 
-from timesformer_zoo.model import inference
-from timesformer_zoo.model.attention import AttentionMode, Grid, Step
+from timesformer_zoo.model import inference, kernel
+from timesformer_zoo.model.attention import AttentionMode, Step
 
 __all__ = ["AttentionStep", "Block"]
 
-UNFUSED_KEYS = {("cpu", torch.bfloat16): 256}
-"""(device, dtype) -> up to how many keys a training step is faster by two products than by torch's fused attention."""
+PLAIN_KEYS = {
+    ("cpu", torch.float32): (16, 0),
+    ("cpu", torch.bfloat16): (256, 256),
+    ("cuda", torch.float16): (32, 32),
+    ("cuda", torch.bfloat16): (32, 32),
+}
+"""(device, dtype) -> up to how many keys two products are faster than fused attention, in inference and in training.
+
+Measured: benchmarks/RESULTS.md.
+"""
 
 
 class AttentionStep(nn.Module):
@@ -64,41 +74,44 @@ class AttentionStep(nn.Module):
         self.drop_path = DropPath(drops["drop_path"])
         self.fc: nn.Module | None = None if last else nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
+    def forward(
+        self, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """x + fc(drop_path(proj(attention(norm(x))))), the authors' order.
 
         Args:
-            x: (B, L, D).
-            grid: (T, h, w) of the patches in x.
-            class_only: the class token alone is wanted of the result.
+            cls: (B, 1, D).
+            patches: (B, T, h, w, D).
+            class_only: the class token alone is wanted, and the patches come back as they were.
 
         Returns:
-            (B, L, D), or (B, 1, D).
+            The same two.
         """
-        # Split, not sliced: the gradient of a slice is as large as what it was taken from, that of a split is one copy.
-        cls, patches = x.split([1, x.shape[1] - 1], 1)
-        joins = int(self.step.class_token)
+        joins = self.step.class_token
         if class_only and not joins:
-            return cls
-        y_cls, y = self.norm(x).split([1, x.shape[1] - 1], 1)
-        views = [self.step.view(y.unflatten(1, grid), cell) for cell in self.step.cells(grid)]
-        outputs = [self.attend(view, y_cls, class_only=class_only) for view in views]
+            return cls, patches
+        if kernel.applies(self, patches):
+            return cls, patches + self.project(kernel.attention(self, self.qkv(self.norm(patches))))
+        _, t, h, w, _ = patches.shape
+        grid = t, h, w
+        views = [self.step.view(patches, cell) for cell in self.step.cells(grid)]
+        outputs = [self.attend(view, cls, class_only=class_only) for view in views]
         # All cells at once: the projection's layers go token by token, and drop path has one factor a clip.
-        together = [output.flatten(1, 2) for output in outputs]  # B (G S) D
-        residual = self.proj(together[0] if len(together) == 1 else torch.cat(together, 1))
-        residual = self.drop_path(self.proj_drop(residual))
-        residual = residual if self.fc is None else self.fc(residual)
-        parts = residual.split([part.shape[1] for part in together], 1)
+        residual = self.project(_cat([output.flatten(1, 2) for output in outputs]))  # B (G S) D
+        parts = _split(residual, [output.shape[1:3].numel() for output in outputs])
         parts = [part.view_as(output) for part, output in zip(parts, outputs, strict=True)]  # B G S D
-        pairs = [part.split([joins, part.shape[2] - joins], 2) for part in parts]
         if joins:  # the class token is in each group: the mean over the groups
-            cls = cls + torch.cat([first for first, _ in pairs], 1).mean(1)
-        if class_only:
-            return cls
-        patches = patches.unflatten(1, grid) + self.step.ungroup(
-            [part.reshape(view.shape) for (_, part), view in zip(pairs, views, strict=True)], grid
-        )
-        return torch.cat([cls, patches.flatten(1, 3)], 1)
+            pairs = [part.split([1, part.shape[2] - 1], 2) for part in parts]
+            cls, parts = cls + _cat([first for first, _ in pairs]).mean(1), [rest for _, rest in pairs]
+        if not class_only:
+            rows = [part.reshape(view.shape) for part, view in zip(parts, views, strict=True)]
+            patches = patches + self.step.ungroup(rows, grid)
+        return cls, patches
+
+    def project(self, y: torch.Tensor) -> torch.Tensor:
+        """What a step adds to its tokens, of what attention gives them: (B, …, D) -> (B, …, D)."""
+        y = self.drop_path(self.proj_drop(self.proj(y)))
+        return y if self.fc is None else self.fc(y)
 
     def attend(
         self,
@@ -107,11 +120,11 @@ class AttentionStep(nn.Module):
         linear: Callable[[nn.Module, torch.Tensor], torch.Tensor] = lambda layer, x: layer(x),
         class_only: bool = False,
     ) -> torch.Tensor:
-        """Attention within groups of normalised patches, before the projection.
+        """Attention within groups of patches, with the norm before it and without the projection after it.
 
         Args:
             view: of the patches, (B, *axes that number groups, *axes attended, D).
-            cls: (B, 1, D), the normalised class token.
+            cls: (B, 1, D).
             linear: how a linear layer is applied.
             class_only: the class token alone asks.
 
@@ -124,12 +137,12 @@ class AttentionStep(nn.Module):
             tokens = torch.cat([first, tokens], -2)
         count = tokens.shape[1:-2].numel()  # G
         # (B G) S D. Gathered here: the product with a view would be one of many small matrices.
-        tokens = tokens.flatten(0, -3).contiguous()
+        tokens = self.norm(tokens.flatten(0, -3).contiguous())
         q, k, v = linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         del tokens  # freed for attention's output to lie there, else the C library returns memory and asks for it again
         q = q[:, :, :1] if class_only else q  # (B G) H S d
-        unfused = self.training and k.shape[2] <= UNFUSED_KEYS.get((k.device.type, k.dtype), 0)
-        if self.fused_attn and not unfused:
+        few = k.shape[2] <= PLAIN_KEYS.get((k.device.type, k.dtype), (0, 0))[int(self.training)]
+        if self.fused_attn and not few:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
             weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
@@ -185,16 +198,34 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drops["proj_drop"])
         self.drop_path = DropPath(drops["drop_path"])
 
-    def forward(self, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
-        """(B, L, D) -> (B, L, D), or with `class_only` the class token alone, (B, 1, D), which takes half the work.
+    def forward(
+        self, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class tokens (B, 1, D) and patches (B, T, h, w, D) -> the same.
 
-        `grid` is (T, h, w) of the patches in x.
+        With `class_only` the class token alone is wanted, which takes half the work: what comes back of the patches is
+        of no use.
         """
-        if inference.applies(self, x):
-            return inference.block(self, x, grid, class_only)
+        if inference.applies(self, patches):
+            return inference.block(self, cls, patches, class_only)
         *steps, last = self.steps.values()
         for step in steps:
-            x = step(x, grid)
-        x = last(x, grid, class_only)
-        x = x + self.drop_path(self.mlp(self.norm(x)))
-        return x
+            cls, patches = step(cls, patches)
+        cls, patches = last(cls, patches, class_only)
+        if class_only:
+            return cls + self.drop_path(self.mlp(self.norm(cls))), patches
+        tokens = torch.cat([cls, patches.flatten(1, 3)], 1)  # for one product, not two
+        first, rest = self.drop_path(self.mlp(self.norm(tokens))).split([1, tokens.shape[1] - 1], 1)
+        return cls + first, patches + rest.view_as(patches)
+
+
+# One alone stays as it is, where torch would copy it, or its gradient.
+
+
+def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1)
+
+
+def _split(tensor: torch.Tensor, sizes: list[int]) -> Sequence[torch.Tensor]:
+    # Not slices: the gradient of each is as large as the whole.
+    return [tensor] if len(sizes) == 1 else tensor.split(sizes, 1)

@@ -164,28 +164,30 @@ class ClipEmbedding(nn.Module):
             )
         check_sizes(x.shape[2], (x.shape[3], x.shape[4]), None if self.dynamic_img_pad else self.patch_size)
 
-    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-        """Tokens of a clip batch, and the grid that they lie on.
+    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of a clip batch.
 
         Args:
             x: (B, C, T, H, W).
 
         Returns:
-            (B, 1 + T·h·w, D) and (T, h, w). Where every frame keeps its own class token (space-only), frames are
-            clips of their own: (B·T, 1 + h·w, D) and (1, h, w).
+            Class tokens (B, 1, D) and patches (B, T, h, w, D). Where every frame keeps its own class token
+            (space-only), frames are clips of their own: (B·T, 1, D) and (B·T, 1, h, w, D).
         """
         self.check_input(x)
         frames, height, width = x.shape[2:]
-        h, w = self.patch_grid(height, width)
-        x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
-        pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], (h, w))
-        x = x + pos[:, 1:]
+        grid = self.patch_grid(height, width)
+        pos = resample_pos_embed(self.pos_embed, self.grid_size[1:], grid)
+        first, place = (self.cls_token + pos[:, :1]), pos[:, 1:].unflatten(1, grid).unsqueeze(1)  # 1 1 h w D
         if self.time_embed is not None:
             time = resample_time_embed(self.time_embed, frames, self.time_interpolation)
-            x = (x.unflatten(0, (-1, frames)) + time.unsqueeze(2)).flatten(1, 2)  # B (T h w) D
-        cls = (self.cls_token + pos[:, :1]).expand(x.shape[0], -1, -1)
-        x = self.norm_pre(self.pos_drop(torch.cat([cls, x], 1)))
-        return x, (1 if self.per_frame else frames, h, w)
+            place = place + time[:, :, None, None]  # 1 T h w D
+        x = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B T) (h w) D
+        x = x.unflatten(0, (-1, place.shape[1])).unflatten(2, grid)  # B T h w D
+        cls = first.expand(x.shape[0], -1, -1)
+        # The sum lies in memory as its first term does; of x, D is the slowest axis.
+        patches = place + x
+        return self.norm_pre(self.pos_drop(cls)), self.norm_pre(self.pos_drop(patches))
 
 
 def autocasts(x: torch.Tensor) -> bool:

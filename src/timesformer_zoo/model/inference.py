@@ -3,22 +3,19 @@
 Nothing but speed and memory depends on this file: where `applies` says no, the block runs as `block.py` has it, to the
 same result up to rounding.
 
-Legend: B batch, T frames, h w patch rows and columns, L = 1 + T·h·w tokens, D width, G groups of S tokens.
+Legend: B batch, T frames, h w patch rows and columns, D width, G groups of S tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from timm.layers import Mlp
 from torch import nn
 from torch.nn.modules import module
 from torch.utils import _python_dispatch
-
-if TYPE_CHECKING:
-    from timesformer_zoo.model.attention import Grid
 
 __all__ = ["Linears", "applies", "block", "chunks", "hooked", "packed_is_faster"]
 
@@ -58,40 +55,43 @@ def applies(block: Any, x: torch.Tensor) -> bool:
     )
 
 
-def block(block: Any, x: torch.Tensor, grid: Grid, class_only: bool = False) -> torch.Tensor:
-    """`Block.forward`: (B, L, D) -> (B, L, D), or (B, 1, D). x stays as it is: whoever holds it may keep it."""
-    x = x.clone(memory_format=torch.contiguous_format)
+def block(
+    block: Any, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Block.forward`. What is given stays as it is: whoever holds it may keep it."""
+    x = torch.cat([cls, patches.flatten(1, 3)], 1)
+    cls, patches = x[:, :1], x[:, 1:].unflatten(1, patches.shape[1:4])
     *steps, last = block.steps.values()
     for step in steps:
-        _add_step(step, x, grid)
-    _add_step(last, x, grid, class_only)
-    x = x[:, :1].clone() if class_only else x
+        _add_step(step, cls, patches)
+    _add_step(last, cls, patches, class_only)
+    x = cls.clone() if class_only else x
     linears = Linears(x)
     for tokens in x.flatten(0, 1).split(CHUNK_TOKENS):
         tokens.add_(_mlp(block.mlp, block.norm(tokens), linears))
-    return x
+    return x[:, :1], patches
 
 
-def _add_step(step: Any, x: torch.Tensor, grid: Grid, class_only: bool = False) -> None:
-    """x (B, L, D) becomes `AttentionStep.forward` of it; with `class_only` its class token does, and no patch."""
+def _add_step(step: Any, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False) -> None:
+    """Both become `AttentionStep.forward` of them, in place."""
     joins = int(step.step.class_token)
     if class_only and not joins:
         return
-    linears = Linears(x)
-    for clips in x.split(max(1, CHUNK_TOKENS // max(1, x.shape[1] - 1))):
-        cls = step.norm(clips[:, :1])
+    linears = Linears(patches)
+    clips = max(1, CHUNK_TOKENS // max(1, patches[:1].numel() // patches.shape[-1]))
+    for first, rest in zip(cls.split(clips), patches.split(clips), strict=True):
         firsts = []
-        for cell in step.step.cells(grid):
-            view = step.step.view(clips[:, 1:].unflatten(1, grid), cell)
+        for cell in step.step.cells(patches.shape[1:4]):
+            view = step.step.view(rest, cell)
             for part in chunks(view, view.ndim - 2 - len(step.step.axes)):
-                residual = linears(step.proj, step.attend(step.norm(part), cls, linears, class_only))  # B G S D
+                residual = linears(step.proj, step.attend(part, first, linears, class_only))  # B G S D
                 residual = residual if step.fc is None else linears(step.fc, residual)
                 if not class_only:
                     part.add_(residual[:, :, joins:].reshape(part.shape))
                 if joins:
                     firsts.append(residual[:, :, :1].clone())  # a view would keep all of it in memory
         if joins:
-            clips[:, :1] += torch.cat(firsts, 1).mean(1)
+            first.add_(torch.cat(firsts, 1).mean(1))
 
 
 def chunks(groups: torch.Tensor, numbering: int, axis: int = 1) -> Iterator[torch.Tensor]:

@@ -19,7 +19,7 @@ from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import nn
 
-from timesformer_zoo.model.attention import AttentionMode, Grid
+from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.block import AttentionStep, Block
 from timesformer_zoo.model.embedding import ClipEmbedding, Size
 from timesformer_zoo.model.inference import hooked
@@ -179,20 +179,21 @@ class TimeSformer(ClipEmbedding):
 
     # ---- forward ----
 
-    def _clips(self, x: torch.Tensor, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class tokens (B, 1, D), or (B, T, D) one a frame, and patches (B, T·h·w, D) of the blocks' tokens."""
-        x = x.unflatten(0, (-1, frames if self.per_frame else 1))  # B (T or 1) L D
-        return x[:, :, 0], x[:, :, 1:].flatten(1, 2)
+    def _clips(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        """Tokens of the blocks by clip: where frames ran as clips of their own, (B·T, 1, …) becomes (B, T, …)."""
+        return x.unflatten(0, (-1, frames)).flatten(1, 2) if self.per_frame else x
 
-    def _final(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        """The final norm over one class token and all patches: (B, 1 + T·h·w, D)."""
+    def _final(self, cls: torch.Tensor, patches: torch.Tensor | None, frames: int) -> torch.Tensor:
+        """The final norm over one class token and all patches, (B, 1 + T·h·w, D), or the class token alone."""
+        cls = self._clips(cls, frames)
         if self.per_frame:
-            cls, patches = self._clips(x, frames)
-            x = torch.cat([cls.mean(1, keepdim=True), patches], 1)
-        return self.norm(x)
+            cls = cls.mean(1, keepdim=True)
+        if patches is None:
+            return self.norm(cls)
+        return self.norm(torch.cat([cls, self._clips(patches, frames).flatten(1, 3)], 1))
 
-    def _run(self, block: nn.Module, x: torch.Tensor, grid: Grid, **options: Any) -> torch.Tensor:
-        return checkpoint(block, x, grid, **options) if self.grad_checkpointing else block(x, grid, **options)
+    def _run(self, block: nn.Module, *tokens: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return checkpoint(block, *tokens, **options) if self.grad_checkpointing else block(*tokens, **options)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> normalised tokens (B, 1 + T·h·w, D), the class token first, patches in t h w order."""
@@ -200,11 +201,11 @@ class TimeSformer(ClipEmbedding):
 
     def _features(self, x: torch.Tensor, class_only: bool = False) -> torch.Tensor:
         """`forward_features`, or the class token of it, (B, 1, D): the last block computes nothing for the patches."""
-        tokens, grid = self.embed(x)
+        cls, patches = self.embed(x)
         for i, block in enumerate(self.blocks, 1):
             options = {"class_only": True} if class_only and i == len(self.blocks) else {}
-            tokens = self._run(block, tokens, grid, **options)
-        return self._final(tokens, x.shape[2])
+            cls, patches = self._run(block, cls, patches, **options)
+        return self._final(cls, None if class_only else patches, x.shape[2])
 
     def _class_suffices(self) -> bool:
         """Whether the class token is all that anybody sees of the last block, which then leaves out the rest."""
@@ -314,17 +315,16 @@ class TimeSformer(ClipEmbedding):
         if output_fmt not in ("NCTHW", "NCHW", "NLC"):
             raise ValueError(f"Unknown output_fmt {output_fmt!r}. Choose NCTHW or NLC.")
         take, last = feature_take_indices(len(self.blocks), indices)
-        tokens, grid = self.embed(x)
+        cls, patches = self.embed(x)
         frames = x.shape[2]
         outputs = []
         for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            tokens = self._run(block, tokens, grid)
+            cls, patches = self._run(block, cls, patches)
             if i in take:
-                cls, patches = self._clips(self.norm(tokens) if norm else tokens, frames)
-                if output_fmt != "NLC":
-                    patches = patches.transpose(1, 2).unflatten(2, (frames, *grid[1:]))  # B D T h w
-                outputs.append((patches, cls) if return_prefix_tokens else patches)
-        return outputs if intermediates_only else (self._final(tokens, frames), outputs)
+                first, rest = (self._clips(self.norm(part) if norm else part, frames) for part in (cls, patches))
+                rest = rest.flatten(1, 3) if output_fmt == "NLC" else rest.permute(0, 4, 1, 2, 3)  # B D T h w
+                outputs.append((rest, first) if return_prefix_tokens else rest)
+        return outputs if intermediates_only else (self._final(cls, patches, frames), outputs)
 
     # ---- what timm asks of a model ----
 
