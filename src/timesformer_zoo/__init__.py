@@ -47,9 +47,10 @@ from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Score, Segment, timeline
-from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, crop_views, frame_indices
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
 from timesformer_zoo.video.reader import Video, open_video
+from timesformer_zoo.video.transform import clip_transform, crop_views
 from timesformer_zoo.video.views import load_views, read_clip
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit

@@ -24,8 +24,9 @@ from torchvision import tv_tensors
 
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
-from timesformer_zoo.video.clip import ClipSpec, clip_spec, clip_transform, frame_indices
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.video.transform import clip_transform
 from timesformer_zoo.video.views import gather_views
 
 __all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]

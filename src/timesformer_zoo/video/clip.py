@@ -1,25 +1,22 @@
-"""What a clip is: which frames of a video a model sees, and how pixels become its input. Pure: no files, no decoder.
+"""What a clip is, and which frames of a video it has. Pure: no files, no decoder.
 
-`ClipSpec` is data and travels with a model; `frame_indices` is the index arithmetic; `crop_views` and `clip_transform`
-turn bytes into floats. Values and order of operations follow the authors' published preprocessing, and the tests hold
-them to its output.
+`ClipSpec` is data and travels with a model; `frame_indices` is the index arithmetic, which follows the authors'
+published sampling: the tests hold it to its output.
 
-Legend: V views, C channels, T frames, H W pixels.
+Legend: T frames, H W pixels.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
-__all__ = ["ClipSpec", "clip_spec", "clip_transform", "crop_views", "frame_indices"]
+__all__ = ["ClipSpec", "clip_spec", "frame_indices"]
 
-_CHUNK_BYTES = 2**25  # of frames that are resized at once
 _CHOICES = {"sampling": ("dense", "uniform"), "fuse": ("logits", "softmax")}
 
 
@@ -206,144 +203,3 @@ def _uniform(
         else:
             indices.append(low + (high - low) * (2 * clip + 1) // (2 * num_clips))
     return indices
-
-
-def clip_transform(
-    model_or_spec: Any, training: bool = False, *, generator: torch.Generator | None = None
-) -> "ClipTransform":
-    """The transform from decoded frames to one model input: `(T, H, W, 3) uint8 -> (C, T, H, W) float32`.
-
-    C is 3, or for a model of one channel 1: the frames' grey (ITU-R BT.601, as torchvision's `rgb_to_grayscale`).
-
-    In test, the centre crop of the frame scaled to the crop's size; in training, a random scale (`jitter`), a random
-    crop and, half of the time, a mirror image, each drawn once a clip. For all test views at once see `crop_views`.
-
-    Args:
-        model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
-        generator: source of randomness in training; None: torch's global one (which a DataLoader seeds a worker).
-
-    Raises:
-        ValueError: the model takes neither 3 channels nor 1.
-    """
-    spec = clip_spec(model_or_spec)
-    _check_channels(spec)
-    return ClipTransform(spec, training, generator)
-
-
-@dataclass(frozen=True)
-class ClipTransform:
-    """What `clip_transform` returns; a class and no closure, so that a DataLoader's workers can unpickle it."""
-
-    spec: ClipSpec
-    training: bool = False
-    generator: torch.Generator | None = None
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """`(T, H, W, 3) uint8 -> (C, T, H, W) float32`; any T, any H and W."""
-        _check_frames(frames)
-        if not self.training:
-            return crop_views(frames, replace(self.spec, crops=1))[0]
-        scale, y, x, mirror = torch.rand(4, generator=self.generator).tolist()
-        low, high = self.spec.jitter_range
-        images = _resize_all(frames, self.spec.size, short=round(low + scale * (high - low)))
-        (height, width), (h, w) = self.spec.size, images.shape[-2:]
-        # Both ends of the slack are possible, each place equally likely; torch.rand is below 1.
-        top, left = int(y * (h - height + 1)), int(x * (w - width + 1))
-        clip = _crop_and_normalise(images, [(top, left)], self.spec)[0]
-        return clip.flip(-1) if self.spec.flip and mirror < 0.5 else clip
-
-
-def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
-    """The `spec.crops` test crops of a clip: frames, each `(H, W, 3) uint8` -> `(crops, C, T, H, W) float32`.
-
-    The frame is scaled to cover `spec.size` (for a square: its short side becomes the crop's, the other side is
-    floored), bilinearly on floats without antialiasing; the crops are spread evenly along the longer side, first to
-    last. One crop is the centre.
-
-    Args:
-        frames: a `(T, H, W, 3)` tensor, or an iterable of frames: each is resized as it comes, so that long clips of
-            large frames need not be in memory at once.
-        spec: C is its `in_chans`, 3, or 1 for grey.
-
-    Raises:
-        TypeError: a frame is no tensor.
-        ValueError: there is none, or one is not as said; or the spec's `in_chans` is neither 3 nor 1.
-    """
-    _check_channels(spec)
-    if isinstance(frames, torch.Tensor):
-        _check_frames(frames)
-    images = _resize_all(frames, spec.size)
-    return _crop_and_normalise(images, _offsets(images, spec), spec)
-
-
-def _check_channels(spec: ClipSpec) -> None:
-    if spec.in_chans not in (1, 3):
-        raise ValueError(
-            f"the model takes {spec.in_chans} channels, expected 3 (RGB) or 1 (grey), which are what frames of a video "
-            f"become: make its input, (B, {spec.in_chans}, T, H, W), yourself"
-        )
-
-
-def _check_frames(frames: torch.Tensor, ndim: int = 4) -> None:
-    expected = f"a uint8 tensor {'(T, H, W, 3), as read_clip returns' if ndim == 4 else '(H, W, 3)'}"
-    what = "frames are" if ndim == 4 else "a frame is"
-    if not isinstance(frames, torch.Tensor):
-        raise TypeError(f"{what} of type {type(frames).__name__}, expected {expected}; torch.from_numpy takes an array")
-    if frames.dtype != torch.uint8 or frames.ndim != ndim or frames.shape[-1] != 3 or 0 in frames.shape[-3:]:
-        raise ValueError(f"{what} {tuple(frames.shape)} {frames.dtype}, expected {expected}")
-
-
-def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """T frames, each (H, W, C) uint8 -> (T, C, h, w), some at a time.
-
-    Not one by one: where frames are decoded as they are taken, the threads that resized one would wait for the next by
-    spinning, on the cores that the decoder needs. Not all at once: floats of 96 large frames are gigabytes.
-    """
-    resized: list[torch.Tensor] = []
-    waiting: list[torch.Tensor] = []
-    for frame in frames:
-        _check_frames(frame, 3)
-        waiting.append(frame)
-        if frame.numel() * len(waiting) >= _CHUNK_BYTES:
-            resized.append(_resize(torch.stack(waiting), size, short))
-            waiting.clear()
-    if waiting:
-        resized.append(_resize(torch.stack(waiting), size, short))
-    if not resized:
-        raise ValueError("got no frames, expected at least 1")
-    return torch.cat(resized) if len(resized) > 1 else resized[0]
-
-
-def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """(T, H, W, C) uint8 -> (T, C, h, w) float in 0..255 that covers `size` and, if larger, has the short side."""
-    height, width = frames.shape[1:3]
-    need_h = max(size[0], short) if height <= width else size[0]
-    need_w = max(size[1], short) if width <= height else size[1]
-    # One side is met exactly; the other follows the aspect ratio and is floored (never below what it must cover).
-    if need_h * width >= need_w * height:
-        h, w = need_h, width if need_h == height else max(need_w, math.floor(width / height * need_h))
-    else:
-        h, w = height if need_w == width else max(need_h, math.floor(height / width * need_w)), need_w
-    images = frames.permute(0, 3, 1, 2).float()  # channels-last in memory: interpolate takes it without a copy
-    if (h, w) != (height, width):
-        images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
-    return images
-
-
-def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
-    """(top, left) of each crop. At most one side has slack: the other was resized to fit."""
-    slack_y, slack_x = images.shape[-2] - spec.size[0], images.shape[-1] - spec.size[1]
-    places = [(1, 2)] if spec.crops == 1 else [(i, spec.crops - 1) for i in range(spec.crops)]
-    return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
-
-
-def _crop_and_normalise(images: torch.Tensor, offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
-    """(T, C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    clip = images if spec.in_chans == 3 else rgb_to_grayscale(images)
-    if spec.bgr:
-        clip = clip.flip(1)
-    clip.mul_(1 / (255 * std)).sub_(mean / std)  # (x / 255 - mean) / std; in place, and once for all crops
-    clip = clip.transpose(0, 1)
-    height, width = spec.size
-    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])

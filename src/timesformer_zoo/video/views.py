@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from timesformer_zoo.video.clip import ClipSpec, clip_spec, crop_views, frame_indices
+from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.video.transform import crop_views
 
 __all__ = ["gather_views", "load_views", "read_clip", "view_indices"]
 
