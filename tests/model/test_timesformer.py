@@ -180,7 +180,7 @@ def test_padded_clips_train():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("lengths", [[1], [0, 2], [2, 5], [[1, 2]], [2, 2, 2], []])
+@pytest.mark.parametrize("lengths", [[1], [0, 2], [2, 5], [1.5, 2], [[1, 2]], [2, 2, 2], []])
 def test_wrong_lengths_are_refused(lengths):
     with pytest.raises(ValueError, match=r"num_valid_frames to be 2 ints from 1 to 4, got \["):
         tiny()(clip(2, 3, 4, 32, 32), num_valid_frames=lengths)

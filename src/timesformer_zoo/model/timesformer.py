@@ -270,10 +270,11 @@ class TimeSformer(ClipEmbedding):
             features = self._features(x, class_only=True) if self._class_suffices() else self.forward_features(x)
             return self.forward_head(features, num_frames=x.shape[2])
         self.check_input(x)
-        lengths = torch.as_tensor(num_valid_frames, dtype=torch.long, device=x.device)
-        if lengths.shape != (x.shape[0],) or not ((lengths >= 1) & (lengths <= x.shape[2])).all():
+        given = torch.as_tensor(num_valid_frames, device=x.device)
+        lengths = given.long()
+        if lengths.shape != (x.shape[0],) or not ((lengths == given) & (given >= 1) & (given <= x.shape[2])).all():
             raise ValueError(
-                f"Expected num_valid_frames to be {x.shape[0]} ints from 1 to {x.shape[2]}, got {lengths.tolist()}."
+                f"Expected num_valid_frames to be {x.shape[0]} ints from 1 to {x.shape[2]}, got {given.tolist()}."
             )
         if self.global_pool not in ("token", "avg"):
             raise ValueError(
