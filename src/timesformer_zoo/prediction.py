@@ -77,7 +77,8 @@ def predict(
     Args:
         model: a TimeSformer; runs where its weights are, in inference mode, and is left as it was. A name is loaded by
             `load_model`, every time: give the model itself to load it once.
-        path_or_paths: a video file or a folder of its frames, or several.
+        path_or_paths: a video file or a folder of its frames, or several. Several files, and the one of a list of one,
+            are read in another process, so that a decoder's crash is an error of that file: see `Video`, `isolated`.
         topk: how many classes, the likeliest first; all if there are fewer.
         clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
         labels: names of the classes; None: `model_labels(model)`.
@@ -94,18 +95,18 @@ def predict(
     """
     model = _checked(model, topk)
     names = _names(model, labels)
-    if isinstance(path_or_paths, (str, os.PathLike)):
-        return predict(model, [path_or_paths], topk, clips, crops, labels=names, batch_size=batch_size)[0]
+    paths = [path_or_paths] if isinstance(path_or_paths, (str, os.PathLike)) else path_or_paths
+    one = paths is not path_or_paths
     spec = clip_spec(model)
     spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
     predictions = []
-    for path in path_or_paths:
+    for path in paths:
         try:
-            video = open_video(path)
+            video = open_video(path, isolated=not one)
             seen = view_indices(video, spec)
             views = gather_views(video, seen, spec)
         except VideoReadError as error:
-            if errors is None:
+            if one or errors is None:
                 raise
             errors.append(error)
             continue
@@ -113,7 +114,7 @@ def predict(
         fps = video.fps or spec.fps
         times = (min(map(min, seen)) / fps, (max(map(max, seen)) + 1) / fps, video.num_frames / fps) if fps else ()
         predictions.append(Prediction(video.path, top, *times))
-    return predictions
+    return predictions[0] if one else predictions
 
 
 def predict_windows(
@@ -135,7 +136,8 @@ def predict_windows(
 
     Args:
         model, topk, crops, labels, batch_size: as `predict` has them.
-        path: a video file, or a folder of its frames, whose times are those of the model's `ClipSpec.fps`.
+        path: a video file, read in another process (see `Video`, `isolated`), or a folder of its frames, whose times
+            are those of the model's `ClipSpec.fps`.
         window: seconds of video that one prediction sees, frames being taken evenly from all of it; None: what a
             densely sampled clip of the model spans, sampled as the model was trained.
         step: seconds from one window to the next; None: the window, so that they touch.
@@ -156,7 +158,7 @@ def predict_windows(
         raise ValueError(f"max_windows is {max_windows}, expected a whole number from 1 up")
     if window is None and spec.sampling == "uniform":
         raise ValueError("this model samples whole videos, of any length: give the window's length in seconds")
-    return _windows(model, open_video(path), spec, names, topk, window, step, max_windows, batch_size)
+    return _windows(model, open_video(path, isolated=True), spec, names, topk, window, step, max_windows, batch_size)
 
 
 def _windows(
@@ -196,6 +198,7 @@ def _windows(
         for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
             top = _top(fuse_views(rows, spec.fuse).exp(), names, topk)
             yield Prediction(video.path, top, start / fps, (start + length) / fps, video.num_frames / fps)
+    video.close()
 
 
 def fuse_views(logits: torch.Tensor, how: str) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from videos import corners_of, number_of, numbers_of, trim_without_encoding, write_video
 
 from timesformer_zoo import ClipSpec, Video, VideoReadError, frame_indices, load_views, read_clip
-from timesformer_zoo.video import decoders, index, reader
+from timesformer_zoo.video import decoders, index, source
 
 FORMATS = {
     "plain.mp4": {},
@@ -105,7 +105,7 @@ def test_variable_frame_rate_samples_by_frame_number(tmp_path: Path) -> None:
 
 def test_unknown_frame_rate_is_taken_as_the_specs(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = index.build_index
-    monkeypatch.setattr(reader, "build_index", lambda *args, **options: replace(real(*args, **options), fps=None))
+    monkeypatch.setattr(source, "build_index", lambda *args, **options: replace(real(*args, **options), fps=None))
     assert Video(video).fps is None
     assert numbers_of(read_clip(video, ClipSpec(num_frames=4, stride=4, fps=30, size=32))) == [0, 5, 10, 15]
 

@@ -77,7 +77,7 @@ def _in_windows(args: Namespace, model: TimeSformer) -> bool:
 def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
     spec = clip_spec(model)
     views = {"clips": args.clips or spec.clips, "crops": args.crops or spec.crops}
-    return {**predict(model, path, args.top_k, args.clips, args.crops).to_dict(), **views}
+    return {**predict(model, [path], args.top_k, args.clips, args.crops)[0].to_dict(), **views}
 
 
 def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:

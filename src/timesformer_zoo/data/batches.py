@@ -66,7 +66,7 @@ def seed_of(*parts: int) -> int:
 
 
 class VideoDataset(Dataset[Item]):
-    """Clips of a list of videos.
+    """Clips of a list of videos, whose files are read in a process beside this one, and beside each worker of a loader.
 
     An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed
     drawn from torch's global generator. Test views draw nothing.
@@ -134,7 +134,7 @@ class VideoDataset(Dataset[Item]):
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
-        video = open_video(sample.path, num_threads=0 if get_worker_info() is None else 1)
+        video = open_video(sample.path, num_threads=0 if get_worker_info() is None else 1, isolated=True)
         if sample.start is None and sample.end is None:
             return video, 0, video.num_frames
         if video.fps is None:
@@ -160,6 +160,7 @@ class VideoDataset(Dataset[Item]):
                 if self.augment is not None:
                     frames = self.augment(tv_tensors.Video(frames.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
                 clips.append(transform(frames.as_subclass(torch.Tensor)))
+        video.close()
         return torch.stack(clips)
 
     def _test_views(self, sample: Sample) -> torch.Tensor:

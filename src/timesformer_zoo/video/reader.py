@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 
 import torch
 
-from timesformer_zoo.video.decoders import DECODERS
 from timesformer_zoo.video.folder import FrameFolder
-from timesformer_zoo.video.index import build_index
+from timesformer_zoo.video.isolated import IsolatedSource
+from timesformer_zoo.video.source import FileSource, Source
 
 __all__ = ["Frames", "Video", "open_video"]
 
@@ -28,6 +28,8 @@ class Video:
         decoder: "decord" or "pyav"; "auto" is PyAV, for every file. decord gives the same frames, of files where the
             index proves its seek exact, and refuses others; of damaged files it may give a frame's neighbour.
         count: decode all frames once at opening to count them, as is done of itself where the file does not tell.
+        isolated: read it in another process, which is started with the first such file and shared by all: should native
+            code of a decoder crash on the file, that is a VideoReadError, and this process lives.
 
     Attributes:
         num_frames: how many it shows.
@@ -45,13 +47,12 @@ class Video:
         num_threads: int = 0,
         decoder: Literal["auto", "decord", "pyav"] = "auto",
         count: bool = False,
+        isolated: bool = False,
     ) -> None:
         self.path = os.fsdecode(path)
-        if decoder not in ("auto", *DECODERS):
-            raise ValueError(f"decoder is {decoder!r}, expected one of auto, {', '.join(DECODERS)}")
-        index, media = build_index(self.path, count=count)
-        self.num_frames, self.fps, self.times = index.num_frames, index.fps, index.times
-        self._decoder = DECODERS["pyav" if decoder == "auto" else decoder](self.path, index, media, num_threads)
+        source = IsolatedSource if isolated else FileSource
+        self._source: Source = source(self.path, num_threads=num_threads, decoder=decoder, count=count)
+        self.num_frames, self.fps, self.times = self._source.num_frames, self._source.fps, self._source.times
 
     def __repr__(self) -> str:
         return f"Video({self.path!r}, num_frames={self.num_frames}, fps={self.fps})"
@@ -74,7 +75,7 @@ class Video:
 
     def close(self) -> None:
         """Stop the decoder's threads and free its memory. Who reads on opens the file again."""
-        self._decoder.close()
+        self._source.close()
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """`(T, H, W, C) uint8` RGB of any indices, in the order given; repeated ones are decoded once.
@@ -95,7 +96,7 @@ class Video:
         if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
-        yield from map(torch.from_numpy, self._decoder.stream(sorted(wanted)))
+        yield from map(torch.from_numpy, self._source.stream(sorted(wanted)))
 
     @cached_property
     def _size(self) -> tuple[int, int]:
@@ -117,10 +118,13 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-def open_video(path: PathLike, *, num_threads: int = 0) -> Frames:
+def open_video(path: PathLike, *, num_threads: int = 0, isolated: bool = False) -> Frames:
     """A video file, or a folder of frames.
+
+    Args:
+        num_threads, isolated: see `Video`; they are for files.
 
     Raises:
         VideoReadError: it cannot be read.
     """
-    return FrameFolder(path) if os.path.isdir(path) else Video(path, num_threads=num_threads)
+    return FrameFolder(path) if os.path.isdir(path) else Video(path, num_threads=num_threads, isolated=isolated)

@@ -28,6 +28,7 @@ def read_clip(
     training: bool = False,
     generator: torch.Generator | None = None,
     num_threads: int = 0,
+    isolated: bool = False,
 ) -> torch.Tensor:
     """The frames of one clip, as decoded: `(T, H, W, C) uint8`, RGB. Give them to `clip_transform`.
 
@@ -36,8 +37,8 @@ def read_clip(
     Raises:
         VideoReadError: the file can't be read, or not to the end of the clip.
     """
-    video = open_video(path, num_threads=num_threads)
-    return video.frames(
+    video = open_video(path, num_threads=num_threads, isolated=isolated)
+    frames = video.frames(
         frame_indices(
             clip_spec(model_or_spec),
             video.num_frames,
@@ -48,6 +49,8 @@ def read_clip(
             generator=generator,
         )
     )
+    video.close()
+    return frames
 
 
 def load_views(
@@ -57,20 +60,21 @@ def load_views(
     crops: int | None = None,
     *,
     num_threads: int = 0,
+    isolated: bool = False,
 ) -> torch.Tensor:
     """The test views of a video, ready for the model: `(clips * crops, C, T, H, W) float32`, a clip's crops together.
 
     Args:
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
         clips, crops: how many along time and along the longer side; None: as the spec says.
-        num_threads: see `Video`.
+        num_threads, isolated: see `Video`.
 
     Raises:
         VideoReadError: the file can't be read, or not to the end of the last clip.
     """
     spec = clip_spec(model_or_spec)
     spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
-    video = open_video(path, num_threads=num_threads)
+    video = open_video(path, num_threads=num_threads, isolated=isolated)
     return gather_views(video, view_indices(video, spec), spec)
 
 
