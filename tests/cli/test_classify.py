@@ -186,10 +186,10 @@ def test_files_folders_patterns_and_lists(
 
 
 def test_interrupted_it_keeps_what_is_done(video: Path, folder: Path, monkeypatch: Any, capsys: Output) -> None:
-    def interrupted(model: Any, path: str, *arguments: Any) -> Any:
-        if path == "second.mp4":
+    def interrupted(model: Any, paths: list[str], *arguments: Any) -> Any:
+        if paths == ["second.mp4"]:
             raise KeyboardInterrupt
-        return predict(model, path, *arguments)
+        return predict(model, paths, *arguments)
 
     monkeypatch.setattr(classify, "predict", interrupted)
     files = [str(video), "second.mp4", str(video)]
