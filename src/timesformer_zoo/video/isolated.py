@@ -2,10 +2,10 @@
 
 There is one for each process that reads (also for each worker of a DataLoader, which is why it is none of
 multiprocessing's: those refuse to be parents). It starts with the first file, is replaced if it dies, ends with its
-parent, and does without torch, so that it takes 0.3 s to start.
+parent, and does without torch, so that it starts in 0.1 s.
 
-Messages are lines of JSON, and after some the bytes of an array. Not pickles: what damage in its memory makes of a
-process that reads strangers' files is to have no say in what this one runs.
+A message is its length and JSON; after an answer come the bytes of an array. Not pickles: what damage in its memory
+makes of a process that reads strangers' files is to have no say in what this one runs.
 
 Legend: H W pixels.
 """
