@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import decord
 import pytest
@@ -24,6 +25,21 @@ def test_two_streams_of_one_video_do_not_disturb_each_other(name: str, tmp_path:
     video = Video(write_video(tmp_path / name, **FORMATS[name]))
     pairs = list(zip(video.stream([3, 15, 33]), video.stream([1, 20, 30]), strict=True))
     assert [(number_of(a), number_of(b)) for a, b in pairs] == [(3, 1), (15, 20), (33, 30)]
+
+
+def test_frame_by_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that no other leans on are left out before a frame, not behind it: they may be wanted next."""
+    video = Video(write_video(tmp_path / "a.mp4", **{"x264-params": "bframes=3:keyint=250"}))
+    starts = []
+    start = decoders.PyAVDecoder._frames_from
+    monkeypatch.setattr(
+        decoders.PyAVDecoder, "_frames_from", lambda self, entry: starts.append(entry.place) or start(self, entry)
+    )
+    assert [number_of(video.frames([i])[0]) for i in range(40)] == list(range(40))
+    assert len(starts) == 1
+    assert numbers_of(video.frames([3, 30])) == [3, 30]
+    assert numbers_of(video.frames([31, 33])) == [31, 33]
+    assert len(starts) == 2
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "b_frames_264.avi"])
@@ -105,7 +121,12 @@ def test_variable_frame_rate_samples_by_frame_number(tmp_path: Path) -> None:
 
 def test_unknown_frame_rate_is_taken_as_the_specs(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = index.build_index
-    monkeypatch.setattr(source, "build_index", lambda *args, **options: replace(real(*args, **options), fps=None))
+
+    def without_rate(*args: Any, **options: Any) -> Any:
+        found, media = real(*args, **options)
+        return replace(found, fps=None), media
+
+    monkeypatch.setattr(source, "build_index", without_rate)
     assert Video(video).fps is None
     assert numbers_of(read_clip(video, ClipSpec(num_frames=4, stride=4, fps=30, size=32))) == [0, 5, 10, 15]
 
@@ -118,7 +139,7 @@ def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path) -> None:
 
 
 def test_the_reader_goes_on_after_an_error(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = Video(video)
+    reader = Video(video, decoder="decord")
     with monkeypatch.context() as patch:
 
         def fail(reader: decord.VideoReader, index: int) -> None:
@@ -144,13 +165,13 @@ def test_the_old_decord_is_refused(video: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(decord, "__version__", "0.6.0")
     decoders._decord.cache_clear()
     with pytest.raises(ImportError, match=r"found decord 0\.6\.0 in the place of decord2"):
-        Video(video).frames([3])
+        Video(video, decoder="decord").frames([3])
     decoders._decord.cache_clear()
 
 
 def test_a_users_decord_bridge_is_left_alone(video: Path) -> None:
-    Video(video).frames([3])
+    Video(video, decoder="decord").frames([3])
     assert not isinstance(decord.VideoReader(str(video))[3], torch.Tensor)
     with decord.bridge.use_torch():
-        assert numbers_of(Video(video).frames([3])) == [3]
+        assert numbers_of(Video(video, decoder="decord").frames([3])) == [3]
         assert isinstance(decord.VideoReader(str(video))[3], torch.Tensor)

@@ -1,8 +1,8 @@
 """From a video file to clips and test views. The golden ones come from the authors' preprocessing of real videos."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import decord
 import pytest
 import torch
 from safetensors import safe_open
@@ -23,6 +23,7 @@ from timesformer_zoo import (
     predict_windows,
     read_clip,
 )
+from timesformer_zoo.video.decoders import PyAVDecoder
 
 GOLDEN = Path(__file__).parents[1] / "data" / "preprocess" / "official_test_views.safetensors"
 
@@ -46,15 +47,15 @@ def test_views_equal_the_official_ones(name: str, spec: ClipSpec, step: int) -> 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The frames that decord is asked for, as a test goes."""
+    """The frames that a decoder is asked for, as a test goes."""
     asked: list[int] = []
-    read = decord.VideoReader.__getitem__
+    stream = PyAVDecoder.stream
 
-    def spy(reader: decord.VideoReader, index: int) -> object:
-        asked.append(index)
-        return read(reader, index)
+    def spy(decoder: PyAVDecoder, places: Sequence[int]) -> object:
+        asked.extend(places)
+        return stream(decoder, places)
 
-    monkeypatch.setattr(decord.VideoReader, "__getitem__", spy)
+    monkeypatch.setattr(PyAVDecoder, "stream", spy)
     return asked
 
 

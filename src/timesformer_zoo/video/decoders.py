@@ -50,6 +50,7 @@ class PyAVDecoder:
         self._run: Iterator[tuple[int, VideoFrame]] | None = None  # of (place, frame)
         self._next = 0  # the place that the run gives next
         self._wanted: frozenset[int] = frozenset()
+        self._last = 0  # of what is wanted
         self._dropped: set[int] = set()  # places whose packets the run left out
 
     def close(self) -> None:
@@ -60,12 +61,16 @@ class PyAVDecoder:
 
     def stream(self, places: Sequence[int]) -> Iterator[Pixels]:
         """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
-        self._wanted = frozenset(places)
+        wanted = frozenset(places)
         for place in places:
+            self._wanted, self._last = wanted, places[-1]  # another stream may have come in between
             frame = self._find(place)
             if frame is None:
                 what = f"frame {place} of {self._index.num_frames} can't be decoded"
-                raise read_error(self._path, what, _DAMAGED)
+                as_players = (
+                    "" if self._index.pts is None else "; Video(path, count=True) gives what a player makes of it"
+                )
+                raise read_error(self._path, what, _DAMAGED + as_players)
             yield self._pixels(frame)
 
     def _find(self, place: int) -> "VideoFrame | None":
@@ -102,13 +107,17 @@ class PyAVDecoder:
         return ((place, frame) for place, frame in places if place >= entry.place)
 
     def _needed(self, media: Media, packets: Iterator["Packet[VideoStream]"]) -> Iterator["Packet[VideoStream]"]:
-        """Without those of pictures that are neither wanted nor leaned on."""
+        """Without those of pictures that are neither wanted nor leaned on; who asks next may want the later ones."""
         context = media.stream.codec_context
         codec = context.codec.canonical_name
         length = bitstream.length_size(codec, context.extradata)
         for packet in packets:
             place = self._index.place(packet.pts)
-            if place not in self._wanted and bitstream.is_spare(codec, memoryview(packet), length):
+            if (
+                place < self._last
+                and place not in self._wanted
+                and bitstream.is_spare(codec, memoryview(packet), length)
+            ):
                 self._dropped.add(place)
                 continue
             yield packet
