@@ -146,6 +146,8 @@ def test_frames_and_facts_are_those_read_here(name: str, options: dict[str, Any]
 def test_options_are_passed_on(video: Path) -> None:
     for options in ({"decoder": "decord"}, {"decoder": "pyav", "count": True}):
         assert numbers_of(Video(video, **options, isolated=True).frames([5])) == [5]
+    with pytest.raises(VideoReadError, match="decord would not give exactly the frames"):  # of an index by counting
+        Video(video, decoder="decord", count=True, isolated=True)
     with pytest.raises(ValueError, match="expected one of auto, decord, pyav"):
         Video(video, decoder="ffmpeg", isolated=True)  # type: ignore[arg-type]
 

@@ -271,6 +271,7 @@ def serve() -> None:
         except Exception as error:
             told, array = {"error": [type(error).__name__, str(error)]}, nothing
         answer(told, array)
+        del array  # the next frame can have its memory, which is costly to get anew
 
 
 class _Server:
