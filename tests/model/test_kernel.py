@@ -109,6 +109,19 @@ def test_it_compiles_whole_and_any_batch_after_two(mode, everywhere):
     assert counter.frame_count == 2
 
 
+def test_compiled_is_not_exported():
+    """torch 2.11 says so of both; the kernel is for the one and not for the other."""
+
+    class Asks(torch.nn.Module):
+        def forward(self, x):
+            return x + int(kernel._is_exporting())
+
+    zero = torch.zeros(1)
+    assert torch.compile(Asks(), fullgraph=True, backend="eager")(zero) == 0
+    for strict in (False, True):
+        assert torch.export.export(Asks(), (zero,), strict=strict).module()(zero) == 1
+
+
 # ---- on a GPU ----
 
 

@@ -16,11 +16,9 @@ def test_damaged_files(tmp_path: Path) -> None:
         for whole, path in damaged_files(sources, tmp_path, FILES * len(KINDS), seed=1):
             seen[path.name] = judge(whole, path)
     names = [verdict.name for verdict in seen.values()]
-    assert not {
-        name: verdict for name, verdict in seen.items() if verdict.name in FAULTS and verdict.name != "wrong frame"
-    }
-    # Not none yet: with damage decord gives a neighbour of some frames, and tables of MP4 may name other data.
-    assert names.count("wrong frame") <= len(names) / 50
+    faults = {name: verdict for name, verdict in seen.items() if verdict.name in FAULTS}
+    # FFV1 fills what is missing with any picture that it had in memory, and does not tell.
+    assert not {name for name, fault in faults.items() if fault.name != "wrong frame" or "ffv1" not in name}, faults
     assert names.count("right") > len(names) / 4
     assert names.count("error") > len(names) / 10
 

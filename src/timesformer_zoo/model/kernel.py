@@ -51,9 +51,14 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
         and not (step.training and step.attn_drop.p)
         and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0))[1]
         and patches.shape[-1] <= MAX_HEAD * step.num_heads
-        and not torch.compiler.is_exporting()
+        and not _is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
+
+
+def _is_exporting() -> bool:
+    # torch.compiler.is_exporting() holds whenever torch 2.11 compiles.
+    return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 
 def attention(step: Any, qkv: torch.Tensor) -> torch.Tensor:
