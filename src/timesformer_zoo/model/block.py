@@ -27,8 +27,9 @@ __all__ = ["AttentionStep", "Block"]
 PLAIN_KEYS = {
     ("cpu", torch.float32): (16, 0),
     ("cpu", torch.bfloat16): (256, 256),
-    ("cuda", torch.float16): (32, 32),
-    ("cuda", torch.bfloat16): (32, 32),
+    ("cuda", torch.float32): (16, 16),
+    ("cuda", torch.float16): (8, 16),
+    ("cuda", torch.bfloat16): (8, 16),
 }
 """(device, dtype) -> up to how many keys two products are faster than fused attention, in inference and in training.
 
