@@ -144,6 +144,7 @@ def test_a_gpu_computes_the_same(tokens, heads, d, dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @every_mode
 def test_every_mode_on_a_gpu(mode, monkeypatch):
     """As on the CPU, and with the compiler's default flags."""

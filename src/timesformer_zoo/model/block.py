@@ -139,7 +139,8 @@ class AttentionStep(nn.Module):
         count = tokens.shape[1:-2].numel()  # G
         # (B G) S D. Gathered here: the product with a view would be one of many small matrices.
         tokens = self.norm(tokens.flatten(0, -3).contiguous())
-        q, k, v = linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        # Taken apart along an axis that stays where it is: the gradients are put together in place, without a copy.
+        q, k, v = (x.transpose(1, 2) for x in linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).unbind(2))
         del tokens  # freed for attention's output to lie there, else the C library returns memory and asks for it again
         q = q[:, :, :1] if class_only else q  # (B G) H S d
         few = k.shape[2] <= PLAIN_KEYS.get((k.device.type, k.dtype), (0, 0))[int(self.training)]

@@ -23,8 +23,9 @@ except ImportError:  # torch brings it along where it has a GPU that it can be u
 
 __all__ = ["applies", "attention"]
 
-TILES = {torch.float16: (64, 128), torch.bfloat16: (64, 128), torch.float32: (32, 32)}
-"""Tokens that a program takes, at least: as many groups as go into it. And at most: what its registers hold."""
+TILES = {torch.float16: (64, 64, 128), torch.bfloat16: (64, 64, 128), torch.float32: (32, 32, 32)}
+"""Tokens that a program takes, at least: as many groups as go into it. And up to how many tokens of a group the kernel
+is the fastest, without and with a gradient (measured: benchmarks/RESULTS.md)."""
 
 SMALL, LARGE = 64, ((8, 0), (8, 7), (9, 0), (10, 0), (10, 3))
 """Tokens that fit into 100 KiB of shared memory; and the GPUs, by compute capability, that have 160 and more."""
@@ -51,7 +52,7 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
         and step.fused_attn
         and step.step.axis is not None
         and not (step.training and step.attn_drop.p)
-        and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0))[1]
+        and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0, 0))[1 + torch.is_grad_enabled()]
         and patches.shape[-1] <= MAX_HEAD * step.num_heads
         and not _is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
@@ -175,8 +176,11 @@ def _launch(kernel: Any, qkv: torch.Tensor, heads: int, *tensors: torch.Tensor) 
 
 
 def _fits(qkv: torch.Tensor) -> bool:
-    """Whether a GPU can run it: an older one has not the instructions, a smaller one not the memory of a large tile."""
-    if triton is None or not qkv.is_cuda:
+    """Whether a GPU can run it: an older one has not the instructions, a smaller one not the memory of a large tile.
+
+    A length that torch's compiler is to leave open is none that a kernel can be made for.
+    """
+    if triton is None or not qkv.is_cuda or not isinstance(qkv.shape[1], int):
         return False
     capability = torch.cuda.get_device_capability(qkv.device)
     return capability >= (8, 0) and (qkv.shape[1] <= SMALL or capability in LARGE)
