@@ -169,8 +169,10 @@ def _launch(kernel: Any, qkv: torch.Tensor, heads: int, *tensors: torch.Tensor) 
     # What is no constant and a float, torch's compiler would hand over in double precision.
     sizes = dict(S=length, d=d, SCALE=d**-0.5, ROWS=rows, COLUMNS=max(16, 1 << (d - 1).bit_length()))
     precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"  # of float32, as torch's products
+    if isinstance(kernel, triton.JITFunction):  # and not Triton's interpreter
+        kernel = torch.library.wrap_triton(kernel)
     with torch.cuda.device_of(qkv):
-        torch.library.wrap_triton(kernel)[tiles * heads,](
+        kernel[tiles * heads,](
             *tensors, inner, places, heads, **sizes, PRECISION=precision, num_warps=rows // ROWS_PER_WARP
         )
 
