@@ -118,7 +118,7 @@ def test_compiled_is_not_exported():
 
     zero = torch.zeros(1)
     assert torch.compile(Asks(), fullgraph=True, backend="eager")(zero) == 0
-    for strict in (False, True):
+    for strict in (False, True) if torch.__version__ >= (2, 11) else (False,):  # torch 2.7 keeps the strict way silent
         assert torch.export.export(Asks(), (zero,), strict=strict).module()(zero) == 1
 
 
