@@ -57,7 +57,7 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
 
 
 def _is_exporting() -> bool:
-    # torch.compiler.is_exporting() holds whenever torch 2.11 compiles.
+    # torch.compiler.is_exporting() also holds when torch 2.7 or 2.11 compiles.
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 

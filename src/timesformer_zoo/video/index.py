@@ -150,16 +150,13 @@ def decode(
         except (av.FFmpegError, ValueError) as error:
             what = f"its video can't be decoded ({context.name}: {reason(error)})"
             raise read_error(media.path, what, "re-encode it") from error
-    damage = "the file is damaged: download it again or re-encode it"
     for packet in itertools.chain(packets, [None]):
-        if packet and packet.is_corrupt and not conceal:
-            raise read_error(media.path, "a part of its video is missing", damage)
         try:
             frames = context.decode(packet)
         except av.FFmpegError as error:
             if not conceal:
                 what = f"a part of its video can't be decoded ({reason(error)})"
-                raise read_error(media.path, what, damage) from error
+                raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
             continue
         yield from frames
 
