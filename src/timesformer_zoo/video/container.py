@@ -83,7 +83,7 @@ class _Hollow:
     """A file whose content reads as zeros, at no cost, once its header has been read."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 -- closed with this object
+        self._path = path
         self._size = os.path.getsize(path)
         self._at = 0
         self.is_hollow = False
@@ -93,8 +93,9 @@ class _Hollow:
         if self.is_hollow:
             data = bytes(count)
         else:
-            self._file.seek(self._at)
-            data = self._file.read(count)
+            with open(self._path, "rb") as file:  # each time, a few: nobody tells when the last one was
+                file.seek(self._at)
+                data = file.read(count)
         self._at += len(data)
         return data
 

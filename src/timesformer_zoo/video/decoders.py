@@ -29,7 +29,6 @@ Pixels = npt.NDArray[np.uint8]
 
 _DAMAGED = "the file is damaged: download it again or re-encode it"
 
-
 # Decoders of FFmpeg that fill damage with what they showed before a seek, and don't tell.
 _HAS_MEMORY = {"ffv1"}
 
@@ -93,9 +92,9 @@ class PyAVDecoder:
         return None
 
     def _frames_from(self, entry: Entry) -> Iterator[tuple[int, "VideoFrame"]]:
-        media = self._media
-        packets = self._seek(media, entry) if media is not None and self._index.pts is not None else None
-        if media is None or packets is None:  # count from the file's first packet
+        media = self._media = self._media or Media(self._path)
+        packets = None if self._index.pts is None else self._seek(media, entry)
+        if packets is None:  # count from the file's first packet
             self.close()
             media = self._media = Media(self._path)
             packets = itertools.islice(packets_of(media), entry.packet, None)
