@@ -35,7 +35,7 @@ for epoch in range(args.epochs):
     model.train()
     for batch in loader:
         clips = batch.clips.flatten(0, 1).to(device)  # (B, 1, C, T, H, W) -> (B, C, T, H, W)
-        loss = F.cross_entropy(model(clips), batch.labels.to(device))
+        loss = F.cross_entropy(model(clips), batch.targets.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

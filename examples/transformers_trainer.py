@@ -29,7 +29,7 @@ class ForTrainer(torch.nn.Module):
 
 def collate(items: list[Item]) -> dict[str, torch.Tensor]:
     clips = torch.stack([item.clips for item in items if item.clips is not None])
-    return {"pixel_values": clips, "labels": torch.tensor([item.label for item in items])}
+    return {"pixel_values": clips, "labels": torch.tensor([item.target for item in items])}
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -138,7 +138,7 @@ def test_any_number_of_workers_gives_the_same(videos):
     assert len(alone) == len(workers) == 6
     for a, b in zip(alone, workers, strict=True):
         assert torch.equal(a.clips, b.clips)
-        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a.targets, b.targets)
 
 
 def test_resumes_in_the_middle_of_an_epoch(videos):
@@ -217,7 +217,7 @@ def test_skip_leaves_it_out_and_says_so(damaged):
     loader = make_loader(VideoDataset(damaged, SPEC, on_error="skip"), [[0, 1], [1, 2], [2, 3]])
     first, none, last = loader
     assert [batch.indices.tolist() for batch in (first, none, last)] == [[0], [], [3]]
-    assert [batch.labels.tolist() for batch in (first, none, last)] == [[0], [], [0]]
+    assert [batch.targets.tolist() for batch in (first, none, last)] == [[0], [], [0]]
     assert none.clips.shape == (0, 3, 3, 4, 32, 32)
     assert [index for index, _ in none.skipped] == [1, 2]
     assert "empty.mp4" in none.skipped[0][1]

@@ -230,7 +230,7 @@ def save_model_and_lists(folder: Path, videos: VideoList) -> None:
     model = TimeSformer(img_size=32, num_frames=4, num_classes=6, embed_dim=32, depth=1, num_heads=2, clip=CLIP)
     for fold in (1, 2):
         save_pretrained(model, folder / f"model-{fold}", labels=[f"class {i}" for i in range(6)])
-    lines = [f"{sample.path} {sample.label}\n" for sample in videos.samples]
+    lines = [f"{sample.path} {sample.target}\n" for sample in videos.samples]
     (folder / "val.csv").write_text("".join(lines))
 
 

@@ -170,7 +170,7 @@ def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_
 
     data = VideoDataset(videos, by_hand, training=True)
     items = [data[Draw(i, 0)] for i in range(9)]
-    labels = torch.tensor([item.label for item in items])
+    labels = torch.tensor([item.target for item in items])
     torch.nn.functional.cross_entropy(by_hand(torch.cat([item.clips for item in items])), labels).backward()
     expected = {name: p - 0.1 * p.grad for name, p in by_hand.named_parameters()}
     assert_same(expected, one.model.state_dict(), 1e-5)
@@ -187,7 +187,7 @@ def test_the_average_of_the_weights_is_the_result(videos, tmp_path):
 def test_skips_are_listed_and_not_learned_from(videos, tmp_path):
     broken = write(tmp_path / "broken.mp4", pieces("bikes", 1)[0])
     broken.write_bytes(b"this is no video")
-    more = video_list([broken, *(s.path for s in videos.samples)], [2, *(s.label for s in videos.samples)])
+    more = video_list([broken, *(s.path for s in videos.samples)], [2, *(s.target for s in videos.samples)])
     recipe = Recipe(**{**PLAIN.to_dict(), "batch_size": 1, "epochs": 1})
     done = run(more, tmp_path / "a", recipe, on_error="skip")
     assert list(done.skipped) == [str(broken)]

@@ -46,7 +46,7 @@ class Item(NamedTuple):
     """What a dataset gives for one video; no clips if it could not be read."""
 
     clips: torch.Tensor | None  # (V, C, T, H, W) float32
-    label: int
+    target: int
     sample: int
     error: str = ""
 
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     """The videos of a batch that could be read, and why the others could not."""
 
     clips: torch.Tensor  # (B, V, C, T, H, W) float32
-    labels: torch.Tensor  # (B,) int64
+    targets: torch.Tensor  # (B,) int64
     indices: torch.Tensor  # (B,) int64, of the samples
     skipped: tuple[tuple[int, str], ...]  # (index, reason)
 
@@ -129,8 +129,8 @@ class VideoDataset(Dataset[Item]):
         except VideoReadError as error:
             if self.on_error == "fail":
                 raise
-            return Item(None, sample.label, index, str(error))
-        return Item(clips, sample.label, index)
+            return Item(None, sample.target, index, str(error))
+        return Item(clips, sample.target, index)
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
@@ -253,7 +253,7 @@ class Collate:
         shape = (0, self.views, 3, self.spec.num_frames, *self.spec.size)
         return Batch(
             clips=torch.stack(clips) if clips else torch.zeros(shape),
-            labels=torch.tensor([item.label for item in read], dtype=torch.int64),
+            targets=torch.tensor([item.target for item in read], dtype=torch.int64),
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
         )

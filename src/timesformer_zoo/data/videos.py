@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     """One thing to classify: a video, or a part of one."""
 
     path: str  # of a video file or of a folder of frames
-    label: int
+    target: int  # index of its class
     start: float | None = None  # s; None: from the beginning
     end: float | None = None  # s; None: to the end
 
@@ -52,7 +52,7 @@ class VideoList:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """(found, missing) of each class."""
-        found, missing = (Counter(sample.label for sample in group) for group in (self.samples, self.missing))
+        found, missing = (Counter(sample.target for sample in group) for group in (self.samples, self.missing))
         return {name: (found[i], missing[i]) for i, name in enumerate(self.classes)}
 
     def report(self, per_class: bool | None = None) -> str:

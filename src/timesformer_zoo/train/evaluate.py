@@ -170,7 +170,7 @@ def evaluate(
         for theirs, reasons in gather_object([(guesses, skipped)]):
             guesses.update(theirs)
             skipped.update(reasons)
-    labels = {i: videos.samples[i].label for i in guesses}
+    labels = {i: videos.samples[i].target for i in guesses}
     return _count(guesses, labels, videos, protocol, spec.clips, spec.crops, skipped)
 
 

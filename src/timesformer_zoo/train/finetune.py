@@ -185,7 +185,7 @@ class _Run:
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # drop path, mixing
         set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
-        count = sum(len(part.labels) for part in parts) * recipe.repeats
+        count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
         clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
         self.model.train()
@@ -218,7 +218,7 @@ class _Run:
         """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
         device = self.accelerator.device
         clips = batch.clips.to(device, non_blocking=True).flatten(0, 1)
-        labels = batch.labels.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
+        labels = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
         if not len(labels):  # the other processes wait for this one's part in the gradient
             nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
             return nothing
