@@ -11,6 +11,7 @@ import os
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from errno import EDQUOT, EFBIG, ENOSPC
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -201,6 +202,7 @@ def _evaluate(parser: ArgumentParser) -> None:
         help="views that run at once in a process (default: %(default)s)",
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="for results.json and confusion.png")
+    parser.add_argument("--card", action="store_true", help="add the scores to the card of MODEL, which is a folder")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -224,8 +226,12 @@ def _push(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"what to publish: {MODEL}")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; made if it does not exist")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="class names, a line each (default: the model's)")
+    # For the card, which has what `finetune` and `evaluate --card` know without them.
     parser.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[], help="for the card; repeatable")
     parser.add_argument("--training-data", metavar="TEXT", help="what it was trained on, for the card")
+    parser.add_argument(
+        "--dataset", metavar="OWNER/NAME", action="append", default=[], help="of the Hub, that it was trained on"
+    )
     parser.add_argument("--eval-data", metavar="TEXT", help="what the metrics were measured on")
     parser.add_argument("--license", metavar="NAME", help="default: that of the weights it started from")
     parser.add_argument("--example", metavar="VIDEO", type=Path, help="a video to go with it, for the widget")
@@ -269,7 +275,7 @@ VERBS = {
         "weights.pyth mine --model timesformer_base_divided.k400 --to transformers",
         _convert,
     ),
-    "push": Verb("publish a model on the Hugging Face Hub", "run/model me/mine --metric accuracy=0.93", _push),
+    "push": Verb("publish a model on the Hugging Face Hub", "run/model me/mine", _push),
 }
 
 
@@ -352,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         problem, status = "interrupted; what it has printed or written is done", 130
     except BrokenPipeError:  # who read the output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
+        _drop_output()
         return 1
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "tensorboard"):
@@ -362,8 +368,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from timesformer_zoo.errors import TimesformerZooError
 
         problem, status = str(error), 1 if isinstance(error, (TimesformerZooError, OSError)) else 2
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG) and error.filename is None:
+            problem = f"the output could not be written: {error.strerror}"  # as of `classify --json > FILE`
+            _drop_output()
     print(f"timesformer-zoo {args.verb}: {problem}", file=sys.stderr)
     return status
+
+
+def _drop_output() -> None:
+    """Let Python's own flush on exit, of what could not be written, do nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from timesformer_zoo.errors import (
     TimesformerZooError,
     UploadError,
     VideoReadError,
+    WriteError,
 )
 from timesformer_zoo.explanation import attention_maps, overlay, rollout
 from timesformer_zoo.factories import (
@@ -40,7 +41,8 @@ from timesformer_zoo.factories import (
     timesformer_tiny_space_only,
 )
 from timesformer_zoo.hub.convert import convert
-from timesformer_zoo.hub.load import load_from_transformers, load_model
+from timesformer_zoo.hub.facts import CardFacts, Result
+from timesformer_zoo.hub.load import card_facts, load_from_transformers, load_model
 from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
 from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
@@ -76,6 +78,7 @@ __all__ = [
     "AnnotationError",
     "AttentionMode",
     "Batch",
+    "CardFacts",
     "Checkpoint",
     "CheckpointError",
     "ClipSpec",
@@ -87,6 +90,7 @@ __all__ = [
     "MissingVideosError",
     "Prediction",
     "Recipe",
+    "Result",
     "Sample",
     "Score",
     "Segment",
@@ -99,7 +103,9 @@ __all__ = [
     "VideoDataset",
     "VideoList",
     "VideoReadError",
+    "WriteError",
     "attention_maps",
+    "card_facts",
     "checkpoint_filter_fn",
     "checkpoint_of",
     "clip_spec",

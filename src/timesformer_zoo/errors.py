@@ -8,6 +8,7 @@ __all__ = [
     "TimesformerZooError",
     "UploadError",
     "VideoReadError",
+    "WriteError",
 ]
 
 
@@ -41,3 +42,7 @@ class AnnotationError(TimesformerZooError, ValueError):
 
 class MissingVideosError(TimesformerZooError, FileNotFoundError):
     """Videos that the annotations name are not there."""
+
+
+class WriteError(TimesformerZooError, OSError):
+    """A file could not be written: the disk is full, or the folder read-only. What had its name before is unchanged."""

@@ -6,14 +6,19 @@ import glob
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timesformer_zoo.data.index import VideoIndex, is_frame_folder
 from timesformer_zoo.errors import AnnotationError, VideoReadError
+from timesformer_zoo.hub.facts import Result
 
-__all__ = ["find_videos", "print_json"]
+if TYPE_CHECKING:
+    from timesformer_zoo.train.evaluate import Evaluation
+
+__all__ = ["data_in_words", "find_videos", "print_json", "result_of"]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -44,6 +49,18 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
             yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
         except AnnotationError as error:
             yield name, VideoReadError(str(error))
+
+
+def data_in_words(args: Namespace) -> str:
+    """What a card calls the data that a verb reads: the folder's own name, not where it lies, and its kind."""
+    return f"{Path(args.videos).resolve().name} ({args.data})"
+
+
+def result_of(evaluation: Evaluation, args: Namespace) -> Result:
+    """What a card says of an evaluation."""
+    fold = f", fold {evaluation.fold}" if evaluation.fold else ""
+    how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    return Result(evaluation.metrics, data_in_words(args) + fold, evaluation.split, how)
 
 
 def print_json(values: Mapping[str, Any]) -> None:

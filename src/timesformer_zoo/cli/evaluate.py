@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from timesformer_zoo.cli.common import print_json
+from timesformer_zoo.cli.common import print_json, result_of
 from timesformer_zoo.data.videos import DATASETS, read_videos
-from timesformer_zoo.hub.load import load_model
+from timesformer_zoo.hub.load import card_facts, load_model, local_folder
+from timesformer_zoo.hub.save import save_card
 from timesformer_zoo.labels import known_labels
 from timesformer_zoo.train.evaluate import evaluate, mean_of
+from timesformer_zoo.writing import write_json
 
 __all__ = ["run"]
 
@@ -35,6 +36,8 @@ def run(args: Namespace) -> int:
         if is_main:
             print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
+    if args.card and None in [local_folder(args.model.format(fold=fold)) for fold in args.fold]:
+        raise ValueError(f"--card: {args.model} is no folder; give the folder of a saved model")
     split = next(s for s in DATASETS[args.data].splits if s != "train") if args.split == "auto" else args.split
     results = []
     for fold in args.fold:
@@ -60,6 +63,11 @@ def run(args: Namespace) -> int:
         results.append(replace(result, fold=videos.fold))
         if args.json and is_main:
             print_json(results[-1].to_dict())
+        if args.card and is_main:
+            folder = local_folder(args.model.format(fold=fold))
+            assert folder is not None  # for the type checker
+            facts = card_facts(folder).with_result(result_of(results[-1], args))
+            save_card(model, folder, facts)
         if args.out and is_main:
             result.save(args.out if len(args.fold) == 1 else args.out / f"fold-{videos.fold}")
     if len(results) > 1:
@@ -68,5 +76,5 @@ def run(args: Namespace) -> int:
         if args.json and is_main:
             print_json(mean._asdict())
         if args.out and is_main:
-            (args.out / "results.json").write_text(json.dumps(mean._asdict(), indent=1) + "\n")
+            write_json(args.out / "results.json", mean._asdict())
     return 0

@@ -10,8 +10,9 @@ from typing import Any
 
 import timm
 
-from timesformer_zoo.cli.common import print_json
+from timesformer_zoo.cli.common import data_in_words, print_json, result_of
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
+from timesformer_zoo.hub.facts import CardFacts
 from timesformer_zoo.hub.load import check_name, in_timms_layout
 from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
@@ -19,6 +20,7 @@ from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.finetune import finetune
 from timesformer_zoo.train.recipe import RECIPES, Recipe
+from timesformer_zoo.writing import expect_writable, write_json
 
 __all__ = ["run"]
 
@@ -43,6 +45,8 @@ def run(args: Namespace) -> int:
             print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     source = dict(fold=args.fold, annotations=args.annotations)
+    if accelerator.is_main_process:
+        expect_writable(args.out)
     train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
     say(train.report())
     val = None
@@ -64,7 +68,12 @@ def run(args: Namespace) -> int:
         on_error=args.on_error,
         on_epoch=print_json if args.json else None,
     )
-    metrics = None
+    facts = CardFacts(
+        training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} classes.",
+        recipe={"name": args.recipe, **recipe.to_dict()},
+        history=done.history,
+    )
+    metrics: dict[str, float] = {}
     if val is not None:
         model = done.model.to(accelerator.device)
         result = evaluate(
@@ -77,18 +86,17 @@ def run(args: Namespace) -> int:
             on_error=args.on_error,
         )
         say(result.summary())
-        metrics = {"accuracy": result.top1}
+        metrics, facts = result.metrics, facts.with_result(result_of(result, args))
         if accelerator.is_main_process:
             result.save(args.out)
     if accelerator.is_main_process:
-        data = f"{train.name}: {len(train.samples)} videos in {len(train.classes)} classes"
-        save_pretrained(done.model, args.out / "model", labels=train.classes, metrics=metrics, training_data=data)
-        (args.out / "history.json").write_text(json.dumps(done.history, indent=1) + "\n")
+        save_pretrained(done.model, args.out / "model", labels=train.classes, facts=facts)
+        write_json(args.out / "history.json", done.history)
     for path, reason in done.skipped.items():
         say(f"skipped: {path}: {reason}")
     say(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
     if args.json and accelerator.is_main_process:
-        print_json({"model": str(args.out / "model"), **(metrics or {}), "skipped": done.skipped})
+        print_json({"model": str(args.out / "model"), **metrics, "skipped": done.skipped})
     accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
     accelerator.end_training()
     return 0

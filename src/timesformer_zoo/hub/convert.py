@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors.torch import save_file
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.factories import architecture_of, bind_checkpoint
 from timesformer_zoo.hub.load import check_name, load_model
-from timesformer_zoo.hub.save import save_pretrained
+from timesformer_zoo.hub.save import save_pretrained, write_weights
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import check_mode
 from timesformer_zoo.weights.formats import Format, detect
 from timesformer_zoo.weights.transformers import to_transformers
+from timesformer_zoo.writing import whole_file
 
 __all__ = ["convert", "model_of_file"]
 
@@ -58,6 +58,7 @@ def convert(
         FileExistsError: there is something at `out`, and force is off.
         CheckpointError: the file can't be read, or its format is unknown, or the name does not fit it.
         ValueError: transformers has no such model.
+        WriteError: the disk is full, or the folder read-only. What is at `out` stays as it is until the end.
     """
     source, out = Path(source), Path(out)
     if to not in ("native", "transformers"):
@@ -72,8 +73,8 @@ def convert(
     if out.suffix != ".safetensors":
         return save_pretrained(network, out, also_transformers=to == "transformers")
     weights = network.state_dict() if to == "native" else to_transformers(network)[1]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in weights.items()}, out, metadata={"format": "pt"})
+    with whole_file(out, needed=sum(tensor.nbytes for tensor in weights.values())) as partial:
+        write_weights(weights, partial)
     return out
 
 

@@ -15,14 +15,16 @@ import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.factories import ARCHITECTURES, architecture_of
+from timesformer_zoo.hub.facts import FACTS, CardFacts, parse_facts
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.weights.download import hub_file
 from timesformer_zoo.weights.table import CHECKPOINTS
 from timesformer_zoo.weights.transformers import from_transformers_config
+from timesformer_zoo.writing import current
 
-__all__ = ["check_name", "in_timms_layout", "load_from_transformers", "load_model"]
+__all__ = ["card_facts", "check_name", "in_timms_layout", "load_from_transformers", "load_model", "local_folder"]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,12 +46,12 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
         DownloadError, CheckpointError: its weights can't be had, or do not fit.
     """
     name = os.fspath(name)
-    source, _, place = name.partition(":")
-    if source not in ("hf-hub", "local-dir"):
-        source, place = ("local-dir", name) if Path(name).is_dir() else ("", name)
+    source, place = _source_and_place(name)
     if source:
-        if source == "local-dir" and not Path(place).is_dir():
-            raise ValueError(f"{place}: there is no such folder")
+        if source == "local-dir":
+            if not Path(place).is_dir():
+                raise ValueError(f"{place}: there is no such folder")
+            place = str(current(place, "config.json").parent)
         if in_timms_layout(place):
             model = timm.create_model(f"{source}:{place}", pretrained=True)
         else:
@@ -60,6 +62,34 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
     if not isinstance(model, TimeSformer):
         raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
     return model.eval() if device is None else model.eval().to(device)
+
+
+def card_facts(name: str | os.PathLike[str]) -> CardFacts:
+    """What a saved or published model's card says that the model does not know; of a registered name, nothing.
+
+    Args:
+        name: as for `load_model`.
+
+    Raises:
+        DownloadError, CheckpointError: the facts can't be had, or are damaged.
+    """
+    source, place = _source_and_place(os.fspath(name))
+    path = _find(place, FACTS) if source else None
+    return CardFacts() if path is None else parse_facts(path.read_text(encoding="utf-8"), path)
+
+
+def local_folder(name: str | os.PathLike[str]) -> Path | None:
+    """The folder that `load_model(name)` reads; None if it is a registered name or a repository of the Hub."""
+    source, place = _source_and_place(os.fspath(name))
+    return Path(place) if source == "local-dir" else None
+
+
+def _source_and_place(name: str) -> tuple[str, str]:
+    """("hf-hub", OWNER/NAME), ("local-dir", folder) or ("", registered name)."""
+    source, _, place = name.partition(":")
+    if source in ("hf-hub", "local-dir"):
+        return source, place
+    return ("local-dir", name) if Path(name).is_dir() else ("", name)
 
 
 def load_from_transformers(source: str | os.PathLike[str], *, bgr: bool = False) -> TimeSformer:
@@ -152,7 +182,7 @@ def _read_json(source: str, name: str) -> dict[str, Any]:
 def _find(source: str, name: str) -> Path | None:
     """The file of a folder or a repository; None if it has no such file."""
     if Path(source).is_dir():
-        path = Path(source) / name
+        path = current(source, name)
         return path if path.is_file() else None
     return hub_file(source, name)
 

@@ -5,7 +5,6 @@ Legend: B videos, V views, C channels, T frames, H W pixels, K classes.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from timesformer_zoo.data.batches import OnError, VideoDataset, Where, make_load
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import fuse_views, inference
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,16 +78,25 @@ class Evaluation:
         known = [value for value in self.per_class.values() if value is not None]
         return sum(known) / len(known)
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores, by the names that the Hub has for them."""
+        named = {"accuracy": self.top1, "top_5_accuracy": self.top5, "mean_class_accuracy": self.mean_class_accuracy}
+        return {name: value for name, value in named.items() if value is not None}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         scores = {"count": self.count, "mean_class_accuracy": self.mean_class_accuracy, "per_class": self.per_class}
         return {**vars(self), **scores}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write results.json and, where matplotlib is installed, confusion.png."""
+        """Write results.json and, where matplotlib is installed, confusion.png.
+
+        Raises:
+            WriteError: the disk is full, or the folder read-only.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        write_json(folder / "results.json", self.to_dict())
         try:
             plot_confusion(self, folder / "confusion.png")
         except ModuleNotFoundError as error:
@@ -256,4 +265,5 @@ def plot_confusion(result: Evaluation, path: str | os.PathLike[str]) -> None:
                 colour = "white" if shares[i, j] > 0.5 else "black"
                 axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(picture, ax=axes, shrink=0.7)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120)

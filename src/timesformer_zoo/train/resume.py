@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timesformer_zoo.writing import flush, flush_tree, writing
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -50,24 +52,19 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
             shutil.rmtree(stale)
         folder.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    with writing(partial):
+        accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        for path in partial.rglob("*"):
-            _flush(path)
+        flush_tree(partial)
         os.replace(partial, final)
+        flush(folder)
         for old in checkpoints_in(folder)[:-keep]:
-            shutil.rmtree(old)
+            # By another name first: removing a folder is not done at once, and what has the name is whole.
+            shutil.rmtree(old.rename(folder / f"partial-{old.name}"))
     accelerator.wait_for_everyone()
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
-
-
-def _flush(path: Path) -> None:
-    """To the disk, so that not even a power failure leaves a named checkpoint without its content."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
