@@ -5,8 +5,8 @@
 
 Each verb that writes runs once undisturbed. Then it is killed by SIGKILL, half of the times at a random moment, half at
 a random one of the moments when it opens a file to write, renames, links or removes one; half of the times once more on
-what that left. After each kill every file that has its final name must load to its end, and the model that was there must
-load as it was or as the new one. Then the same command must complete and give, byte by byte, the undisturbed result.
+what that left. After each kill every file that has its final name must load to its end, and the model that was there
+must load. Then the same command must complete and give, byte by byte, the undisturbed result.
 
 Full disks are tmpfs mounts of random sizes, too small for the run, and read-only ones mounted so: for root, on Linux.
 The command must end with status 1 and one line that names the path and says why; nothing may be truncated, and with

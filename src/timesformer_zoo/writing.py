@@ -184,8 +184,10 @@ def _of_writing(error: OSError | SafetensorError | RuntimeError, path: Path) -> 
         return "I/O error" in str(error)
     if isinstance(error, RuntimeError):  # torch.save's, for whatever keeps it from writing
         return "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
-    if isinstance(error, TimesformerZooError) or not isinstance(error.filename, str | os.PathLike):
-        return not isinstance(error, TimesformerZooError)
+    if isinstance(error, TimesformerZooError) or error.errno is None:
+        return False
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
     path, other = path.absolute(), Path(error.filename).absolute()
     return path.parent in other.parents or other in path.parents
 

@@ -173,6 +173,10 @@ def test_from_a_folder_of_videos_to_a_published_model_by_three_commands(
     (tmp_path / "video.mp4").symlink_to(video)
     done = fresh([sys.executable, "-c", block], hub, tmp_path)
     assert len(done.splitlines()) == 3
+    # Who goes on from it names it, not what it started from in turn.
+    goes_on = "finetune films --out more --model hf-hub:me/films --workers 0 --crops 1 --val none --set epochs=1"
+    assert main(goes_on.split()) == 0
+    assert ModelCard.load("more/model/README.md").data.base_model == "me/films"
 
 
 @pytest.mark.slow

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import timm
 
 from timesformer_zoo.cli.common import data_in_words, print_json, result_of
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
+from timesformer_zoo.hub.card import HUB
 from timesformer_zoo.hub.facts import CardFacts
-from timesformer_zoo.hub.load import check_name, in_timms_layout
+from timesformer_zoo.hub.load import check_name, in_timms_layout, local_folder
 from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.finetune import finetune
 from timesformer_zoo.train.recipe import RECIPES, Recipe
-from timesformer_zoo.writing import expect_writable, write_json
+from timesformer_zoo.writing import current, expect_writable, write_json
 
 __all__ = ["run"]
 
@@ -104,7 +104,8 @@ def run(args: Namespace) -> int:
 
 def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
     sizes = {"num_frames": args.num_frames, "img_size": args.img_size}  # timm drops what is None
-    name = f"local-dir:{args.model}" if Path(args.model).is_dir() else args.model
+    folder = local_folder(args.model)
+    name = args.model if folder is None else f"local-dir:{current(folder, 'config.json').parent}"
     source, _, place = name.partition(":")
     if source not in ("hf-hub", "local-dir"):
         check_name(name)
@@ -120,6 +121,8 @@ def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
         drop_path_rate=recipe.drop_path,
         **sizes,
     )
+    if source == "hf-hub":  # what the card is to name, and not what this one started from in turn
+        model.pretrained_cfg["origin_url"] = HUB + place
     fields: dict[str, Any] = {}
     for setting in args.clip:
         name, _, text = setting.partition("=")

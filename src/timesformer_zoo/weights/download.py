@@ -20,6 +20,7 @@ from timesformer_zoo.errors import CheckpointError, DownloadError
 from timesformer_zoo.weights.faults import explained, network_errors
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
+from timesformer_zoo.writing import writing
 
 __all__ = ["hub_file", "patience", "published_weights"]
 
@@ -75,6 +76,7 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None, mo
 
     Raises:
         DownloadError: it can't be had, or was damaged on its way.
+        WriteError: the cache's disk is full, or may not be written to.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
@@ -84,7 +86,8 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None, mo
     cached = try_to_load_from_cache(repo_id, name, cache_dir, revision or None)
     if isinstance(cached, str) and re.fullmatch("[0-9a-f]{40}", revision):
         return Path(cached)  # of a commit, which never changes: nobody is asked
-    with _explained(model, repository, cache_dir):
+    # Outside: what the network does is explained first, and what is left is of the cache.
+    with writing(_cache(repository, cache_dir)), _explained(model, repository, cache_dir):
         try:
             latest = _ask(hf_hub_url(repo_id, name, revision=revision or None))
             if isinstance(cached, str) and latest in Path(cached).parts:
@@ -166,10 +169,10 @@ def _plain_file(url: str, cache_dir: str | Path | None, model: str) -> Path:
     """The file of an address, from torch's cache or downloaded to it."""
     path = _cache(url, cache_dir) / Path(urlparse(url).path).name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         announced = _OPENMMLAB.search(path.name)
         try:
-            with _explained(model, url, cache_dir):
+            with writing(path.parent), _explained(model, url, cache_dir):
+                path.parent.mkdir(parents=True, exist_ok=True)
                 # Without this, torch would wait for a server that says nothing for ever. One byte is enough.
                 urlopen(Request(url, headers={"Range": "bytes=0-0"}), timeout=patience()).close()
                 torch.hub.download_url_to_file(url, str(path), announced[1] if announced else None)
