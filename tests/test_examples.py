@@ -80,7 +80,8 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
     printed = capsys.readouterr().out
     results = json.loads((out / "test" / "results.json").read_text())
     assert results == json.loads((out / "results.json").read_text())  # what fine-tuning said at its end
-    assert said == {"model": str(model), "accuracy": results["top1"], "skipped": {}}
+    metrics = {"accuracy": results["top1"], "mean_class_accuracy": results["mean_class_accuracy"]}
+    assert said == {"model": str(model), **metrics, "skipped": {}}
     assert (results["count"], results["crops"], results["classes"]) == (3, 2, list(FILMS))
     assert f"top-1 {results['top1']:.2%}" in printed
     assert (out / "test" / "confusion.png").exists()
@@ -88,7 +89,7 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
     video = films / "bikes" / "bikes_00.mp4"
     with HubServer() as hub:
         hub.connect(monkeypatch, tmp_path / "home", token="hf_me")
-        assert main(["push", str(model), "me/films", "--metric", f"accuracy={results['top1']}"]) == 0
+        assert main(["push", str(model), "me/films"]) == 0
         # Elsewhere: another process, with nothing but the name.
         code = (
             "import json, sys, timm, torch, timesformer_zoo\n"
