@@ -208,13 +208,18 @@ def fresh(command: list[str], hub: HubServer, folder: Path) -> str:
     return done.stdout
 
 
-def test_a_card_says_that_transformers_takes_other_frames(tmp_path: Path) -> None:
+def test_a_card_says_that_transformers_takes_other_frames(hub: HubServer, tmp_path: Path) -> None:
     model = tiny(clip={"stride": 4, "crops": 3})
     text = ModelCard.load(save_pretrained(model, tmp_path, also_transformers=True) / "README.md").text
     assert (
         "takes frames spread\nevenly over the whole video, at one view; this model was made for 4 frames, every 4th"
         in text
     )
+    # Published, it is still one for transformers.
+    assert main(["push", str(tmp_path), "me/mine"]) == 0
+    repo = hub.repos["me/mine"]
+    assert "preprocessor_config.json" in repo.commits[repo.refs["main"]]
+    assert ModelCard(repo.read("README.md").decode()).data.library_name == "transformers"
 
 
 def test_facts_are_kept_beside_the_model_and_can_be_added_to(hub: HubServer, tmp_path: Path, video: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.hub.load import card_facts, load_model, local_folder
-from timesformer_zoo.hub.save import card_by_hand, push_to_hf_hub
+from timesformer_zoo.hub.save import card_by_hand, loads_in_transformers, push_to_hf_hub
 
 __all__ = ["run"]
 
@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
         eval_data=args.eval_data,
         license=args.license,
         example=example,
-        also_transformers=args.also_transformers,
+        also_transformers=args.also_transformers or (folder is not None and loads_in_transformers(folder)),
         private=args.private,
         revision=args.revision,
         commit_message=args.message,

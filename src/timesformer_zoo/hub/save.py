@@ -32,7 +32,7 @@ from timesformer_zoo.writing import current, whole_folder
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
-__all__ = ["card_by_hand", "push_to_hf_hub", "save_card", "save_pretrained", "write_weights"]
+__all__ = ["card_by_hand", "loads_in_transformers", "push_to_hf_hub", "save_card", "save_pretrained", "write_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -134,12 +134,16 @@ def save_card(model: nn.Module, folder: str | os.PathLike[str], facts: CardFacts
         WriteError: the disk is full, or the folder read-only.
     """
     model, folder = expect_timesformer(model), Path(folder)
-    in_transformers = "model_type" in json.loads(current(folder, "config.json").read_text(encoding="utf-8"))
-    card = _card(model, folder, None, known_labels(model), facts, in_transformers)
+    card = _card(model, folder, None, known_labels(model), facts, loads_in_transformers(folder))
     with whole_folder(folder) as new:
         _write_json(new / FACTS, facts.to_dict())
         if card is not None:
             (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def loads_in_transformers(folder: str | os.PathLike[str]) -> bool:
+    """Whether a saved model is one that transformers loads, too."""
+    return "model_type" in json.loads(current(folder, "config.json").read_text(encoding="utf-8"))
 
 
 def card_by_hand(folder: str | os.PathLike[str]) -> str | None:
