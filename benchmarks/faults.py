@@ -58,7 +58,9 @@ class Verb:
 SMALL = "--img-size 32 --workers 0 --crops 1 --set epochs=3 batch_size=4 warmup=0 repeats=1 --save-every 1"
 VERBS = {
     # The random states of what does not take part (CUDA, Python's own) need not be those of the undisturbed run.
-    "finetune": Verb(f"finetune {{films}} --out {{out}} --model {{mine}} {SMALL}", leave_out=("checkpoints/",)),
+    "finetune": Verb(
+        f"finetune {{films}} --out {{out}} --model {{mine}} {SMALL}", leave_out=("checkpoints/",), size=5_000_000
+    ),
     "evaluate": Verb("evaluate {out}/model {films} --out {out} --card --workers 0 --crops 1", "model", size=150_000),
     "convert": Verb("convert {other} {out}/model --to transformers --force", "model", size=100_000),
     "convert to a file": Verb("convert {mine} {out}/weights.safetensors --to native --force", size=100_000),
