@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torchvision import tv_tensors
 
 from timesformer_zoo.data.videos import Sample, VideoList
@@ -260,17 +260,12 @@ class Collate:
 
     def __call__(self, items: list[Item]) -> Batch:
         read = [item for item in items if item.clips is not None]
-        channels = 3 if self.training else self.spec.in_chans
-        clips = torch.empty(
-            (len(read), self.views, channels, self.spec.num_frames, *self.spec.size),
-            dtype=torch.uint8 if self.training else torch.float32,
-        )
-        if get_worker_info() is not None:  # where it would be copied to, to be sent
-            clips.share_memory_()
-        for place, item in zip(clips, read, strict=True):
-            place.copy_(item.clips)
+        clips = [item.clips for item in read]
+        none = (0, self.views, 3 if self.training else self.spec.in_chans, self.spec.num_frames, *self.spec.size)
+        dtype = torch.uint8 if self.training else torch.float32
         return Batch(
-            clips=clips,
+            # torch's function copies, in a worker, straight to the memory from which another process takes them.
+            clips=default_collate(clips) if clips else torch.empty(none, dtype=dtype),
             targets=torch.tensor([item.target for item in read], dtype=torch.int64),
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),

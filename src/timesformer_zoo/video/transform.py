@@ -119,7 +119,9 @@ def normalize_clips(clips: torch.Tensor, model_or_spec: Any) -> torch.Tensor:
     if not isinstance(clips, torch.Tensor):
         raise TypeError(f"clips are of type {type(clips).__name__}, expected {expected}")
     if clips.dtype != torch.uint8 or clips.ndim < 4 or clips.shape[-4] != 3:
-        advice = "; test views and what clip_transform gives are normalised already" if clips.is_floating_point() else ""
+        advice = (
+            "; test views and what clip_transform gives are normalised already" if clips.is_floating_point() else ""
+        )
         raise ValueError(f"clips are {tuple(clips.shape)} {clips.dtype}, expected {expected}{advice}")
     return _normalise(clips.movedim(-4, -3).float(), spec).movedim(-3, -4)
 
@@ -214,7 +216,10 @@ def _normalise(images: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """(..., 3, H, W) float in 0..255, which it may change -> (..., C, H, W) normalised."""
     # Sent without waiting for the device, which is to be kept busy.
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    factor, less = ((1 / (255 * std)).to(images.device, non_blocking=True), (mean / std).to(images.device, non_blocking=True))
+    factor, less = (
+        (1 / (255 * std)).to(images.device, non_blocking=True),
+        (mean / std).to(images.device, non_blocking=True),
+    )
     images = images if spec.in_chans == 3 else rgb_to_grayscale(images)
     if spec.bgr:
         images = images.flip(-3)
