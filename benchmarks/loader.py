@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from av.video.frame import PictureType
 from forward import asked
-from measuring import MIB, TICK, cpu_seconds, descendants, memory, ratio
+from measuring import MIB, TICK, cpu_seconds, descendants, in_fresh_process, memory, ratio
 from results import Table, run
 from startup import film
 
@@ -186,27 +186,33 @@ COLUMNS = (
 
 
 def measure(row: Row, options: Namespace) -> Sequence[str]:
-    torch.set_num_threads(1)
-    seconds, each, batch = (2, 2, 2) if options.quick else (10, row.each, 8)
+    seconds, each = (2, 2) if options.quick else (10, row.each)
     with TemporaryDirectory() as folder:
         paths = write_files(replace(row, each=each), Path(folder), seconds)
-        decoders = decoders_that_load(paths[0])
-        ours = Ours(row, paths, batch, options.rounds + 1)
-        rates: dict[str, list[float]] = {name: [] for name in ("ours", *decoders)}
-        for turn in range(options.rounds + 1):
+        # A worker is a copy of its parent, whose memory would be counted: one that has made no files.
+        cells = in_fresh_process(compare, row, paths, FPS * seconds, 2 if options.quick else 8, options.rounds)
+    return cells or [""] * len(COLUMNS)
+
+
+def compare(row: Row, paths: list[Path], total: int, batch: int, rounds: int) -> list[str]:
+    torch.set_num_threads(1)
+    ours = Ours(row, paths, batch, rounds + 1)
+    decoders = decoders_that_load(paths[0])
+    rates: dict[str, list[float]] = {name: [] for name in ("ours", *decoders)}
+    for turn in range(rounds + 1):
+        start = cpu_seconds()
+        draws = ours.turn()
+        spent = {"ours": cpu_seconds() - start}
+        for name, decode in decoders.items():
             start = cpu_seconds()
-            draws = ours.turn()
-            spent = {"ours": cpu_seconds() - start}
-            for name, decode in decoders.items():
-                start = cpu_seconds()
-                for draw in draws:
-                    decode(paths[draw.sample], ours.frames(draw, FPS * seconds))
-                spent[name] = cpu_seconds() - start
-            for name in rates if turn else ():  # the first one warms up
-                rates[name].append(len(draws) / max(spent[name], TICK))
-        memories = [f"{size / MIB:.0f}" for size in ours.memory()]
-        for _ in ours.batches_made:  # so that the worker ends
-            pass
+            for draw in draws:
+                decode(paths[draw.sample], ours.frames(draw, total))
+            spent[name] = cpu_seconds() - start
+        for name in rates if turn else ():  # the first one warms up
+            rates[name].append(len(draws) / max(spent[name], TICK))
+    memories = [f"{size / MIB:.0f}" for size in ours.memory()]
+    for _ in ours.batches_made:  # so that the worker ends
+        pass
     medians = {name: statistics.median(of) for name, of in rates.items()}
     fastest = max(decoders, key=medians.__getitem__)
     cells = [f"{medians[name]:.1f}" if name in medians else "" for name in ("ours", *DECODERS)]
