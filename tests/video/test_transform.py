@@ -72,6 +72,8 @@ def test_frames_may_come_one_by_one() -> None:
     assert torch.equal(crop_views(iter(frames), ClipSpec(5, size=24)), crop_views(frames, ClipSpec(5, size=24)))
     with pytest.raises(ValueError, match="no frames"):
         crop_views(iter([]), ClipSpec())
+    with pytest.raises(ValueError, match="no frames"):
+        clip_transform(ClipSpec(), training=True)(frames[:0])
 
 
 def test_mean_and_std_are_per_channel_and_bgr_swaps_first() -> None:
@@ -163,7 +165,7 @@ PLAIN = {"num_frames": 2, "mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # pix
 
 
 def exact(frames: torch.Tensor, spec: ClipSpec, generator: torch.Generator) -> torch.Tensor:
-    """A training clip with the same draws by torchvision, whole frames in floats, as the paper: (3, T, H, W), 0 to 255."""
+    """A training clip of the same draws by torchvision, whole frames in floats: (3, T, H, W), 0 to 255."""
     scale, y, x, mirror = torch.rand(4, generator=generator).tolist()
     low, high = spec.jitter_range
     short = round(low + scale * (high - low))

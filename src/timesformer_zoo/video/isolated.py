@@ -48,7 +48,7 @@ _ERRORS = {error.__name__: error for error in (VideoReadError, ImportError, Valu
 _LENGTH = struct.Struct("<I")
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _AHEAD = 64  # frames that a decoder is told of with the next one: more than it works ahead, in threads and to reorder
-# glibc gives freed memory back to the system and has it cleared anew, for each file: a tenth of all that decoding takes.
+# For glibc, which else gives freed memory back and has it cleared anew for each file: 6 % of what decoding takes.
 _KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}  # bytes
 _PIPE = 1 << 20  # bytes that wait in a pipe, where Linux lets us choose: a frame in few portions
 

@@ -31,8 +31,8 @@ def clip_transform(
     C is 3, or for a model of one channel 1: the frames' grey (ITU-R BT.601, as torchvision's `rgb_to_grayscale`).
 
     In test, the centre crop of the frame scaled to the crop's size; in training, a random scale (`jitter`), a random
-    crop and, half of the time, a mirror image, each drawn once a clip, and rounded to whole grey levels, as the clips of
-    a `VideoDataset`. For all test views at once see `crop_views`.
+    crop and, half of the time, a mirror image, each drawn once a clip, in whole grey levels, as a `VideoDataset` gives
+    them. For all test views at once see `crop_views`.
 
     Args:
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
@@ -59,6 +59,8 @@ class ClipTransform:
         _check_frames(frames)
         if not self.training:
             return crop_views(frames, replace(self.spec, crops=1))[0]
+        if not len(frames):
+            raise ValueError("got no frames, expected at least 1")
         clip = torch.empty(3, len(frames), *self.spec.size, dtype=torch.uint8)
         return normalize_clips(random_crop(frames, self.spec, clip, self.generator), self.spec)
 
@@ -68,8 +70,8 @@ def random_crop(
 ) -> torch.Tensor:
     """One training clip, drawn as `clip_transform` says, written into `out`: (3, T, H, W) uint8.
 
-    Each frame is resized and cropped, in bytes, before the next is taken: no second one is in memory. A value is at most
-    one grey level from that of floats, rounded.
+    Each frame is resized and cropped, in bytes, before the next is taken: never are all of them in memory. A value is
+    at most one grey level from that of floats, rounded.
 
     Args:
         frames: T of them, each (H, W, 3) uint8, all of one size, as they are decoded.
@@ -84,12 +86,12 @@ def random_crop(
     scale, y, x, mirror = torch.rand(4, generator=generator).tolist()
     low, high = spec.jitter_range
     height, width = spec.size
-    for t, frame in enumerate(frames):
+    for place, frame in zip(out.unbind(1), frames, strict=True):
         _check_frames(frame, 3)
         image = _resize(frame[None], spec.size, short=round(low + scale * (high - low)))[0]
         # Both ends of the slack are possible, each place equally likely; torch.rand is below 1.
         top, left = int(y * (image.shape[1] - height + 1)), int(x * (image.shape[2] - width + 1))
-        out[:, t] = image[:, top : top + height, left : left + width]
+        place.copy_(image[:, top : top + height, left : left + width])
     return out.copy_(out.flip(-1)) if spec.flip and mirror < 0.5 else out
 
 
@@ -190,7 +192,7 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.
 
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """(T, H, W, C) in 0..255 -> (T, C, h, w) that covers `size` and, if larger, has the short side; uint8 is rounded."""
+    """(T, H, W, C) -> (T, C, h, w) that covers `size` and, if larger, has the short side. Of bytes, torch rounds."""
     height, width = frames.shape[1:3]
     need_h = max(size[0], short) if height <= width else size[0]
     need_w = max(size[1], short) if width <= height else size[1]
@@ -214,12 +216,9 @@ def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
 
 def _normalise(images: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """(..., 3, H, W) float in 0..255, which it may change -> (..., C, H, W) normalised."""
-    # Sent without waiting for the device, which is to be kept busy.
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    factor, less = (
-        (1 / (255 * std)).to(images.device, non_blocking=True),
-        (mean / std).to(images.device, non_blocking=True),
-    )
+    # Sent without waiting for the device, which is to be kept busy.
+    factor, less = (values.to(images.device, non_blocking=True) for values in (1 / (255 * std), mean / std))
     images = images if spec.in_chans == 3 else rgb_to_grayscale(images)
     if spec.bgr:
         images = images.flip(-3)
