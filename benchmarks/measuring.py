@@ -104,10 +104,8 @@ def _fields(stat: Path) -> list[str]:
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Resident memory of a process in bytes: (its peak, what of it no other process has too, now)."""
-    rollup = f"/proc/{pid}/smaps_rollup"
-    own = _status("Private_Clean", rollup) + _status("Private_Dirty", rollup)
-    return _status("VmHWM", f"/proc/{pid}/status"), own
+    """Resident memory of a process in bytes: (its peak, what it has written and shares with no other, now)."""
+    return _status("VmHWM", f"/proc/{pid}/status"), _status("Private_Dirty", f"/proc/{pid}/smaps_rollup")
 
 
 def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result | None:
