@@ -16,6 +16,7 @@ import gpu  # noqa: E402
 import growth  # noqa: E402
 import hotspots  # noqa: E402
 import hour  # noqa: E402
+import loader  # noqa: E402
 import measuring  # noqa: E402
 import peers  # noqa: E402
 import products  # noqa: E402
@@ -41,6 +42,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (startup, "load base, released file", [], "all"),
         (startup, "carphone_pristine.mp4 to 3 views", [], "all"),
         (hour, "all of it", [], "all"),
+        (loader, "training, 340x256", [], "first"),
+        (loader, "evaluation, 340x256", [], "first"),
         (quantize, "bfloat16", [], "all"),
         (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
@@ -124,7 +127,7 @@ def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hour, hotspots, quantize)]
+    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize)]
     tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text

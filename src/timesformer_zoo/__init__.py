@@ -52,7 +52,7 @@ from timesformer_zoo.results import Prediction, Score, Segment, timeline
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
 from timesformer_zoo.video.reader import Video, open_video
-from timesformer_zoo.video.transform import clip_transform, crop_views
+from timesformer_zoo.video.transform import clip_transform, crop_views, normalize_clips
 from timesformer_zoo.video.views import load_views, read_clip
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit
@@ -123,6 +123,7 @@ __all__ = [
     "make_loader",
     "mean_of",
     "model_labels",
+    "normalize_clips",
     "open_video",
     "overlay",
     "plot_confusion",

@@ -14,19 +14,20 @@ Legend: B videos, V views, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torchvision import tv_tensors
 
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.reader import Frames, open_video
-from timesformer_zoo.video.transform import clip_transform
+from timesformer_zoo.video.transform import random_crop
 from timesformer_zoo.video.views import gather_views
 
 __all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
@@ -45,7 +46,7 @@ class Draw(NamedTuple):
 class Item(NamedTuple):
     """What a dataset gives for one video; no clips if it could not be read."""
 
-    clips: torch.Tensor | None  # (V, C, T, H, W) float32
+    clips: torch.Tensor | None  # training: (V, 3, T, H, W) uint8; test views: (V, C, T, H, W) float32, normalised
     target: int
     sample: int
     error: str = ""
@@ -54,7 +55,7 @@ class Item(NamedTuple):
 class Batch(NamedTuple):
     """The videos of a batch that could be read, and why the others could not."""
 
-    clips: torch.Tensor  # (B, V, C, T, H, W) float32
+    clips: torch.Tensor  # training: (B, V, 3, T, H, W) uint8; test views: (B, V, C, T, H, W) float32, normalised
     targets: torch.Tensor  # (B,) int64
     indices: torch.Tensor  # (B,) int64, of the samples
     skipped: tuple[tuple[int, str], ...]  # (index, reason)
@@ -68,6 +69,8 @@ def seed_of(*parts: int) -> int:
 class VideoDataset(Dataset[Item]):
     """Clips of a list of videos, whose files are read in a process beside this one, and beside each worker of a loader.
 
+    Training clips are bytes: move them to the device, then `normalize_clips`. Test views are normalised.
+
     An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed
     drawn from torch's global generator. Test views draw nothing.
 
@@ -76,8 +79,8 @@ class VideoDataset(Dataset[Item]):
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands; its `clips` and `crops` are the test views.
         training: random clips, with the spec's scale jitter, crop and flip.
         repeats: training clips of a video in a batch (repeated augmentation); it is opened once for all.
-        augment: in training, called with `tv_tensors.Video` (T, C, H, W) uint8 and returns the same; torchvision's v2
-            transforms, such as `RandAugment`, treat all frames of it alike.
+        augment: in training, called with the cropped clip, `tv_tensors.Video` (T, 3, H, W) uint8, and returns the same;
+            torchvision's v2 transforms, such as `RandAugment`, treat all frames of it alike.
         where: test clips from the "start" of each part of the video, as the authors' code (one clip starts at frame 0),
             or in its "middle", as the paper.
         seed: of all random choices.
@@ -149,19 +152,18 @@ class VideoDataset(Dataset[Item]):
 
     def _training_clips(self, sample: Sample, seed: int) -> torch.Tensor:
         video, first, total = self._open(sample)
-        transform = clip_transform(self.spec, training=True)
-        clips = []
+        clips = torch.empty(self.repeats, 3, self.spec.num_frames, *self.spec.size, dtype=torch.uint8)
         # torchvision draws from the global generator, and so does everything here; afterwards it is as it was.
         with torch.random.fork_rng(devices=[]):
-            for repeat in range(self.repeats):
+            for repeat, clip in enumerate(clips):
                 torch.default_generator.manual_seed(seed_of(seed, repeat))
                 indices = frame_indices(self.spec, total, video.fps, training=True)
-                frames = video.frames([first + i for i in indices])
+                random_crop(_frame_by_frame(video, [first + i for i in indices]), self.spec, clip)
                 if self.augment is not None:
-                    frames = self.augment(tv_tensors.Video(frames.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-                clips.append(transform(frames.as_subclass(torch.Tensor)))
+                    changed = self.augment(tv_tensors.Video(clip.transpose(0, 1)))
+                    clip.copy_(changed.as_subclass(torch.Tensor).transpose(0, 1))
         video.close()
-        return torch.stack(clips)
+        return clips
 
     def _test_views(self, sample: Sample) -> torch.Tensor:
         """(clips * crops, C, T, H, W), a clip's crops together."""
@@ -169,6 +171,14 @@ class VideoDataset(Dataset[Item]):
         places = clip_places(self.spec, self.where)
         clips = [frame_indices(self.spec, total, video.fps, clip=clip, num_clips=of) for clip, of in places]
         return gather_views(video, [[first + i for i in clip] for clip in clips], self.spec)
+
+
+def _frame_by_frame(video: Frames, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+    """The frames of ascending indices, decoded as they are taken; of a short video the last is given repeatedly."""
+    distinct = video.stream(indices)
+    for _, same in groupby(indices):
+        frame = next(distinct)
+        yield from (frame for _ in same)
 
 
 def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
@@ -246,13 +256,16 @@ class Collate:
 
     spec: ClipSpec
     views: int
+    training: bool = False
 
     def __call__(self, items: list[Item]) -> Batch:
         read = [item for item in items if item.clips is not None]
-        clips = [item.clips for item in read if item.clips is not None]
-        shape = (0, self.views, 3, self.spec.num_frames, *self.spec.size)
+        clips = [item.clips for item in read]
+        none = (0, self.views, 3 if self.training else self.spec.in_chans, self.spec.num_frames, *self.spec.size)
+        dtype = torch.uint8 if self.training else torch.float32
         return Batch(
-            clips=torch.stack(clips) if clips else torch.zeros(shape),
+            # torch's function copies, in a worker, straight to the memory from which another process takes them.
+            clips=default_collate(clips) if clips else torch.empty(none, dtype=dtype),
             targets=torch.tensor([item.target for item in read], dtype=torch.int64),
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
@@ -278,7 +291,7 @@ def make_loader(
         dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
         batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
         num_workers=workers,
-        collate_fn=Collate(spec, dataset.repeats if dataset.training else spec.clips * spec.crops),
+        collate_fn=Collate(spec, dataset.repeats if dataset.training else spec.clips * spec.crops, dataset.training),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
     )
 

@@ -33,6 +33,7 @@ from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
+from timesformer_zoo.video.transform import normalize_clips
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -217,7 +218,7 @@ class _Run:
     def loss(self, batch: Batch) -> torch.Tensor:
         """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
         device = self.accelerator.device
-        clips = batch.clips.to(device, non_blocking=True).flatten(0, 1)
+        clips = normalize_clips(batch.clips.to(device, non_blocking=True).flatten(0, 1), self.dataset.spec)
         labels = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
         if not len(labels):  # the other processes wait for this one's part in the gradient
             nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()

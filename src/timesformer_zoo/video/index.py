@@ -63,7 +63,7 @@ class FrameIndex:
         """Of the frame that is shown then; -1: there is none."""
         if self.pts is None or pts is None:
             return -1
-        place = int(np.searchsorted(self.pts, pts))
+        place = int(self.pts.searchsorted(pts))
         return place if place < self.num_frames and self.pts[place] == pts else -1
 
     def entry(self, place: int) -> Entry:

@@ -48,6 +48,8 @@ _ERRORS = {error.__name__: error for error in (VideoReadError, ImportError, Valu
 _LENGTH = struct.Struct("<I")
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _AHEAD = 64  # frames that a decoder is told of with the next one: more than it works ahead, in threads and to reorder
+# For glibc, which else gives freed memory back and has it cleared anew for each file: 6 % of what decoding takes.
+_KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}  # bytes
 _PIPE = 1 << 20  # bytes that wait in a pipe, where Linux lets us choose: a frame in few portions
 
 Array = npt.NDArray[Any]
@@ -132,6 +134,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env={**_KEEP_FREED, **os.environ},
             start_new_session=True,  # Ctrl-C in a terminal is for us
         )
         self._requests = cast(BinaryIO, self._process.stdin)

@@ -103,8 +103,9 @@ def gather_views(
     views = crop_views(_stream(video, union, keep_open), spec)
     position = {index: t for t, index in enumerate(union)}
     places = [[position[index] for index in clip] for clip in clips]
-    whole = list(range(len(union)))  # of a single clip, whose frames differ, nothing needs to be copied
-    return torch.cat([views if place == whole else views[:, :, place] for place in places])
+    if places == [list(range(len(union)))]:  # of a single clip, whose frames differ, nothing needs to be copied
+        return views
+    return torch.cat([views[:, :, place] for place in places])
 
 
 def _stream(video: Frames, indices: Sequence[int], keep_open: bool) -> Iterator[torch.Tensor]:
