@@ -1,5 +1,5 @@
-"""What the site says of a class's attributes: a field's comment, behind it on its line, is the field's documentation, and
-what methods set without a word about it is left out."""
+"""What the site says of a class's attributes: the comment behind a field, on its line, is the field's documentation; what
+methods set without a word about it is left out."""
 
 import ast
 import io
