@@ -1,4 +1,4 @@
-"""What the site says of a class's attributes: the comment behind a field, on its line, is the field's documentation; what
+"""What the site says of a class's attributes: the comment behind a field, on its line, is its documentation; what
 methods set without a word about it is left out."""
 
 import ast
