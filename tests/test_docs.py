@@ -32,9 +32,10 @@ def blocks_of(page: Path, languages: str = "python") -> list[re.Match[str]]:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the reader of a page has: clip.mp4, and videos/, a folder of five videos for each of three classes."""
+    """What the reader of a page has: clip.mp4, footage/ with another, and videos/, five for each of three classes."""
     folder = tmp_path_factory.mktemp("user")
     write(folder / "clip.mp4", pieces("bikes", 1, length=80)[0])
+    write(folder / "footage" / "street.mp4", pieces("carphone_pristine", 1, length=40)[0])
     films_by_class(folder / "videos", 5)
     return folder
 
