@@ -46,10 +46,14 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
     The cells k are those of `Step.cells`, the last axis fastest; their S differ where an axis is odd, and where no axis
     is long enough to be cut there is one cell and no k.
 
-    >>> model = TimeSformer(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
-    >>> {key: tuple(value.shape) for key, value in attention_maps(model, torch.randn(1, 3, 4, 32, 32)).items()}
-    {'blocks.0.time': (1, 2, 2, 2, 4, 4), 'blocks.0.space': (1, 4, 2, 5, 5), \
-'blocks.1.time': (1, 2, 2, 2, 4, 4), 'blocks.1.space': (1, 4, 2, 5, 5)}
+    Examples:
+        >>> model = TimeSformer(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
+        >>> for key, weights in attention_maps(model, torch.randn(1, 3, 4, 32, 32)).items():
+        ...     print(key, tuple(weights.shape))
+        blocks.0.time (1, 2, 2, 2, 4, 4)
+        blocks.0.space (1, 4, 2, 5, 5)
+        blocks.1.time (1, 2, 2, 2, 4, 4)
+        blocks.1.space (1, 4, 2, 5, 5)
 
     Args:
         model: a TimeSformer in evaluation mode.
@@ -88,9 +92,10 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
     Rollout knows attention weights only: not values, `fc`, or MLPs. It says where information may come from, and is no
     proof of what a prediction rests on.
 
-    >>> model = TimeSformer(img_size=(32, 48), num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
-    >>> rollout(model, torch.randn(1, 3, 4, 32, 48)).shape
-    torch.Size([1, 4, 2, 3])
+    Examples:
+        >>> model = TimeSformer(img_size=(32, 48), num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
+        >>> rollout(model, torch.randn(1, 3, 4, 32, 48)).shape
+        torch.Size([1, 4, 2, 3])
 
     Args:
         model: a TimeSformer in evaluation mode. What its head sees is the class token, or with another global_pool
