@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 
 from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
@@ -51,6 +52,7 @@ def run(args: Namespace) -> int:
         val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
         say(val.report())
     with accelerator.local_main_process_first():
+        torch.manual_seed(recipe.seed)  # of the new head, or with --scratch of all: the same in every process and run
         model = _create(args, recipe, train)
     done = finetune(
         model,
