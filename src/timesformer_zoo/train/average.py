@@ -1,4 +1,4 @@
-"""The weights of a model in training, however accelerate wrapped or sharded it: whole, by name, and averaged over steps."""
+"""The average of the weights over the steps of a run, also where they are sharded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.tensor import DTensor
 
-__all__ = ["WeightAverage", "whole_weights"]
-
-
-def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Name -> whole tensor on the CPU, in every process; called by all. Names are those of the model itself."""
-    weights = get_model_state_dict(model)
-    return {name: (w.full_tensor() if isinstance(w, DTensor) else w).detach().cpu() for name, w in weights.items()}
+__all__ = ["WeightAverage"]
 
 
 class WeightAverage:

@@ -29,7 +29,8 @@ from torchvision.transforms import v2
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
-from timesformer_zoo.train.average import WeightAverage, whole_weights
+from timesformer_zoo.train.average import WeightAverage
+from timesformer_zoo.train.distributed import prepare, whole_weights
 from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
@@ -156,7 +157,7 @@ class _Run:
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
         self.final: TimeSformer = copy.deepcopy(model)
         self.draws = ClipDraws(model)
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
+        self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
         self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
