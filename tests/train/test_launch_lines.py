@@ -78,8 +78,9 @@ def test_every_line_gives_what_one_process_gives(place, block):
     else:
         scripts = script.splitlines()
     for number, one_script in enumerate(scripts):
-        run(place, one_script, f"run{block}{number}")
-        weights, expected = (load_file(place / name / "model" / "model.safetensors") for name in (f"run{block}{number}", "one"))
+        out = f"run{block}{number}"
+        run(place, one_script, out)
+        weights, expected = (load_file(place / name / "model" / "model.safetensors") for name in (out, "one"))
         assert_close(weights, expected, rtol=1e-5, atol=1e-5)
-        parts = list((place / f"run{block}{number}" / "checkpoints").glob("step-*/*.distcp"))
+        parts = list((place / out / "checkpoints").glob("step-*/*.distcp"))
         assert len(parts) == 2  # each process has written its own

@@ -1,4 +1,4 @@
-"""Runs over several processes: the same as in one, wrapped (DDP) or sharded (FSDP2), and resumed by any number of them."""
+"""Runs over several processes: as in one, wrapped (DDP) or sharded (FSDP2), and resumed by any number of them."""
 
 import os
 import shutil
@@ -35,9 +35,7 @@ def train(films, out, recipe=RECIPE, frozen="patch_embed", seed=0):
     model = TimeSformer(clip=dict(stride=2, fps=None, crops=1), drop_path_rate=recipe.drop_path, **sizes)
     model.get_submodule(frozen).requires_grad_(False)
     videos, val = (read_videos("folder", films, split) for split in ("train", "val"))
-    done = finetune(
-        model, videos, recipe, out, val=val, workers=1, save_every=2, on_error="skip", progress=False
-    )
+    done = finetune(model, videos, recipe, out, val=val, workers=1, save_every=2, on_error="skip", progress=False)
     history = [{name: value for name, value in entry.items() if value is not None} for entry in done.history]
     result = (done.model.state_dict(), history, {os.path.basename(path) for path in done.skipped})
     torch.save(result, out / f"result-{rank}.pt")
@@ -123,7 +121,9 @@ def test_options_of_fsdp2_change_nothing(films, one, tmp_path, options):
 def test_half_precision_is_near_in_all(films, one, tmp_path):
     for name, ranks, env in (("one", 1, {}), ("ddp", 2, {}), ("fsdp2", 2, FSDP2)):
         (tmp_path / name).mkdir()
-        assert join(launch(ranks, train, films, tmp_path / name, ACCELERATE_MIXED_PRECISION="bf16", **env)) == [0] * ranks
+        assert (
+            join(launch(ranks, train, films, tmp_path / name, ACCELERATE_MIXED_PRECISION="bf16", **env)) == [0] * ranks
+        )
         for weights, history, _ in results(tmp_path / name):
             torch.testing.assert_close(weights, one[0][0], rtol=0, atol=1e-3)
             assert history[-1]["loss"] == pytest.approx(one[0][1][-1]["loss"], rel=0.02)

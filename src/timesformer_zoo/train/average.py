@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.tensor import DTensor
+
+from timesformer_zoo.train.distributed import weights_of
 
 __all__ = ["WeightAverage"]
 
@@ -27,7 +28,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = model
         self.decay = decay
-        self.weights = {name: w.detach().clone() for name, w in get_model_state_dict(model).items()}
+        self.weights = {name: w.detach().clone() for name, w in weights_of(model).items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -52,8 +53,7 @@ class WeightAverage:
             mine.copy_(own)
 
     def _pairs(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        # Asked for anew each time: that frees what FSDP gathered for the last evaluation, which would be used again.
-        weights = get_model_state_dict(self.model)
+        weights = weights_of(self.model)
         return [_local(self.weights[name]) for name in weights], [_local(w) for w in weights.values()]
 
 

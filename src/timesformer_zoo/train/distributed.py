@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["prepare", "whole_weights"]
+__all__ = ["prepare", "weights_of", "whole_weights"]
 
 
 def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
@@ -28,8 +28,8 @@ def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.O
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and accelerator.num_processes == 1:
         raise ValueError(
-            f"This is one of {world} processes, but accelerate found no GPU and would run each alone. To train on CPUs, "
-            "set ACCELERATE_USE_CPU=true."
+            f"This is one of {world} processes, but accelerate found no GPU and would run each alone: to train on "
+            "CPUs, set ACCELERATE_USE_CPU=true."
         )
     plugin = accelerator.state.fsdp_plugin if str(accelerator.distributed_type) == "DistributedType.FSDP" else None
     if plugin is None and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
@@ -48,7 +48,15 @@ def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.O
     return prepared
 
 
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Name -> this process's part of a weight, the model's own memory; names are those of the model as it was given.
+
+    Asking frees what FSDP gathered for the last evaluation: to be asked anew before each use.
+    """
+    return cast(dict[str, torch.Tensor], get_model_state_dict(model))
+
+
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Name -> whole tensor on the CPU, in every process; called by all. Names are those of the model itself."""
-    weights = get_model_state_dict(model)
+    """Name -> whole tensor on the CPU, in every process; called by all."""
+    weights = weights_of(model)
     return {name: (w.full_tensor() if isinstance(w, DTensor) else w).detach().cpu() for name, w in weights.items()}

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from timesformer_zoo.train.average import WeightAverage
 
@@ -67,7 +69,7 @@ class TrainingState:
     def save(self, folder: Path) -> None:
         """Write to a folder, which all processes share."""
         with _distributed():
-            dcp.save(self._tensors(), checkpoint_id=folder)
+            save(self._tensors(), checkpoint_id=folder)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             torch.save({"run": self.run.state_dict(), "scaler": scaler and scaler.state_dict()}, folder / "run.pt")
@@ -84,7 +86,7 @@ class TrainingState:
             self.accelerator.scaler.load_state_dict(rest["scaler"])
         tensors = self._tensors()
         with _distributed():
-            dcp.load(tensors, checkpoint_id=folder)  # in place, but for the optimizer's numbers
+            load(tensors, checkpoint_id=folder)  # in place, but for the optimizer's numbers
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, tensors["optimizer"])
 
     def _tensors(self) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _distributed() -> Iterator[None]:
         warnings.filterwarnings("ignore", "torch.distributed is")
         try:
             yield
-        except dcp.CheckpointException as error:  # no Exception, but a BaseException
+        except CheckpointException as error:  # no Exception, but a BaseException
             cause, _ = next(iter(error.failures.values()))
             raise cause from error
 
