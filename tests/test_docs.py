@@ -77,7 +77,8 @@ def test_every_public_name_has_its_entry() -> None:
 
 
 COMMAND = re.compile(
-    r"(?:timesformer-zoo|(?:accelerate launch|python)[^`\n]* examples/(?:finetune|evaluate)\.py) [^`\n]+"
+    r"(?:timesformer-zoo|(?:accelerate launch|torchrun|python)[^`\n]* "
+    r"(?:examples/(?:finetune|evaluate)\.py|-m timesformer_zoo_cli)) [^`\n]+"
 )
 
 
@@ -85,6 +86,7 @@ def commands_of(page: Path) -> list[list[str]]:
     """Every command in a page, as the program gets it; one with a … in it is a part of one, and left out."""
     spans = [span for span in COMMAND.findall(page.read_text("utf-8")) if "…" not in span]
     spans = [re.sub(r"^.* examples/(\w+)\.py", r"timesformer-zoo \1", span) for span in spans]
+    spans = [re.sub(r"^.* -m timesformer_zoo_cli", "timesformer-zoo", span) for span in spans]
     return [shlex.split(span, comments=True)[1:] for span in spans]
 
 

@@ -8,6 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 import timm
+import torch
 
 from timesformer_zoo.cli.common import data_in_words, print_json, result_of
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
@@ -55,6 +56,7 @@ def run(args: Namespace) -> int:
         val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
         say(val.report())
     with accelerator.local_main_process_first():
+        torch.manual_seed(recipe.seed)  # of the new head, or with --scratch of all: the same in every process and run
         model = _create(args, recipe, train)
     done = finetune(
         model,

@@ -70,6 +70,8 @@ class TimeSformer(ClipEmbedding):
     pretrained_cfg: dict[str, Any]  # set by timm on models that its factories build
     pretrained_model_args: dict[str, Any]  # likewise: the arguments saved beside the weights
     bgr: bool = False  # set by our factories: the weights published for this model were trained on BGR frames
+    _no_split_modules: ClassVar[list[str]] = ["Block"]
+    """What accelerate shards by itself under FSDP, and keeps on one device."""
     fit_state_dict: ClassVar[Callable[[TimeSformer, Mapping[str, Any], bool], Mapping[str, Any]] | None] = None
     """What `load_state_dict` makes of a state dict first; set by `weights.fit`, which this room does not know."""
 

@@ -159,6 +159,7 @@ def evaluate(
     views = spec.clips * spec.crops
     loader = make_loader(dataset, shares(len(dataset), max(1, batch_size // views), rank, world), workers=workers)
     weight = next(plain.parameters())
+    device = weight.device if accelerator is None else accelerator.device  # FSDP may keep weights on the CPU
     guesses: dict[int, list[int]] = {}  # sample -> classes, the likeliest first
     skipped: dict[int, str] = {}
     console = Console(stderr=True)  # results may be read from stdout
@@ -170,7 +171,7 @@ def evaluate(
             # FSDP needs every process to call the model equally often, even for what could not be read.
             flat = torch.cat([flat, flat.new_zeros(len(batch.skipped) * views, *flat.shape[1:])])
             parts = torch.split(flat, batch_size)
-            logits = torch.cat([model(part.to(weight.device, weight.dtype)).float().cpu() for part in parts])
+            logits = torch.cat([model(part.to(device, weight.dtype)).float().cpu() for part in parts])
             for sample, rows in zip(batch.indices.tolist(), torch.split(logits, views), strict=False):
                 guesses[sample] = fuse_views(rows, spec.fuse).topk(min(5, rows.shape[-1])).indices.tolist()
     if accelerator is not None:

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -30,9 +29,12 @@ from torchvision.transforms import v2
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
+from timesformer_zoo.train.average import WeightAverage
+from timesformer_zoo.train.distributed import prepare, whole_weights
+from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
+from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
 from timesformer_zoo.video.transform import normalize_clips
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ PathLike = str | os.PathLike[str]
 class Finetuned:
     """What a run gives."""
 
-    model: TimeSformer  # the trained weights, or their average if the recipe says so; on the CPU, or where that is
+    model: TimeSformer  # the trained weights, or their average if the recipe says so; where the given one was
     history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
     skipped: dict[str, str]  # path -> why it could not be read
 
@@ -124,7 +126,7 @@ def finetune(
 
 
 class _Run:
-    """The parts of a run and its state. `model` is as prepared by accelerate, `average` a plain copy."""
+    """The parts of a run and its state. `model` is as prepared by accelerate, `final` a plain copy."""
 
     def __init__(
         self,
@@ -154,16 +156,13 @@ class _Run:
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
-        self.average = None
-        if recipe.ema is not None:
-            self.average = ModelEmaV3(model.to(accelerator.device), decay=recipe.ema, use_warmup=True)
-        self.final: TimeSformer = copy.deepcopy(model) if self.average is None else self.average.module
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
+        self.final: TimeSformer = copy.deepcopy(model)
+        self.draws = ClipDraws(model)
+        self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
+        self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
         self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
-        accelerator.register_for_checkpointing(self.state)
-        if self.average is not None:
-            accelerator.register_for_checkpointing(self.average)
+        self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
 
     def steps(self, workers: int) -> Iterator[tuple[int, list[Batch]]]:
         """(number, micro-batches) of each step that is still to do."""
@@ -184,7 +183,7 @@ class _Run:
     def step(self, step: int, parts: list[Batch]) -> float:
         """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out."""
         accelerator, recipe = self.accelerator, self.recipe
-        torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # drop path, mixing
+        torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # mixing, dropout
         set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
         count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
@@ -193,7 +192,9 @@ class _Run:
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
             sync = i == len(parts) - 1
-            with nullcontext() if sync else accelerator.no_sync(self.model):
+            clips = [(sample, repeat) for sample in part.indices.tolist() for repeat in range(recipe.repeats)]
+            draws = self.draws.of([seed_of(recipe.seed, step, *clip) for clip in clips], accelerator.device)
+            with draws, nullcontext() if sync else accelerator.no_sync(self.model):
                 loss = self.loss(part)
                 # DDP and FSDP take the mean over the processes.
                 accelerator.backward(loss * (accelerator.num_processes / max(clips_seen, 1)))
@@ -203,7 +204,7 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update(accelerator.unwrap_model(self.model), step=step + 1)
+            self.average.update(step + 1)
         loss_sum = float(accelerator.reduce(total, "sum"))
         mean = loss_sum / max(clips_seen, 1)
         if not mean < math.inf:
@@ -233,15 +234,15 @@ class _Run:
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
         entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
         if val is not None:
-            model: nn.Module = self.model if self.average is None else self.final
-            score = evaluate(
-                model,
-                val,
-                workers=workers,
-                accelerator=self.accelerator,
-                on_error=self.dataset.on_error,
-                progress=False,
-            )
+            with self.averaged():
+                score = evaluate(
+                    self.model,
+                    val,
+                    workers=workers,
+                    accelerator=self.accelerator,
+                    on_error=self.dataset.on_error,
+                    progress=False,
+                )
             entry.update(top1=score.top1, top5=score.top5)
             state.skipped.update(score.skipped)
             self.accelerator.log({"top1": score.top1}, step=state.step)
@@ -254,14 +255,18 @@ class _Run:
 
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
-        save_checkpoint(self.accelerator, self.folder, self.state.step)
+        save_checkpoint(self.saved, self.folder)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
         if saved := checkpoints_in(self.folder):
-            self.accelerator.load_state(str(saved[-1]))
+            self.saved.load(saved[-1])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model has the weights that count."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def result(self) -> TimeSformer:
-        if self.average is None:
-            self.final.load_state_dict(self.accelerator.get_state_dict(self.model))
+        with self.averaged():
+            self.final.load_state_dict(whole_weights(self.model))
         return self.final.eval()
