@@ -27,6 +27,7 @@ ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
     "av": ["video/container", "video/index", "video/decoders"],
     "decord": ["video/decoders"],
+    "fsspec": ["video/remote"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 
