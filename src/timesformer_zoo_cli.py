@@ -32,6 +32,7 @@ DATASETS = {
     "list": "a line per video: path label, or path,label[,start,end,split] with a header",
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
+    "shards": "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
     "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
     "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",
@@ -55,7 +56,8 @@ def _classify(parser: ArgumentParser) -> None:
         metavar="VIDEO",
         nargs="+",
         help="a video file, a folder (all videos in it and below), a folder of one video's frames, a pattern such as "
-        "'**/*.mp4', or - for a list of these on standard input, one a line",
+        "'**/*.mp4', an address of a file or folder (https://…, hf://…), or - for a list of these on "
+        "standard input, one a line",
     )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
@@ -105,9 +107,19 @@ def _list(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each model")
 
 
+def _place(text: str) -> Path | str:
+    """Of an address, pathlib would take one of the slashes away."""
+    return text if "://" in text else Path(text)
+
+
 def _data(parser: ArgumentParser) -> None:
     """Arguments of the verbs that read a data set."""
-    videos = parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of the videos")
+    videos = parser.add_argument(
+        "videos",
+        metavar="VIDEOS",
+        type=_place,
+        help="folder of the videos: a path, or an address such as hf://datasets/me/clips",
+    )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
         "--data",
@@ -117,7 +129,7 @@ def _data(parser: ArgumentParser) -> None:
         help="kind of data set, see below (default: %(default)s)",
     )
     parser.add_argument(
-        "--annotations", metavar="PATH", type=Path, help="annotation file, or the folder with the published files"
+        "--annotations", metavar="PATH", type=_place, help="annotation file, or the folder with the published files"
     )
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
@@ -355,9 +367,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "tensorboard"):
+        if error.name == "aiohttp":
+            problem, status = str(error), 1
+        elif error.name not in ("accelerate", "tensorboard"):
             raise
-        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
+        else:
+            problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
     except (OSError, ValueError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

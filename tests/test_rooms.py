@@ -28,6 +28,8 @@ ONLY_IN = {
     "av": ["video/container", "video/index", "video/decoders"],
     "decord": ["video/decoders"],
     "fsspec": ["video/remote"],
+    "upath": ["video/remote"],
+    "datasets": ["data/sources"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

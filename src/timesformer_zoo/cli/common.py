@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timesformer_zoo.data.index import VideoIndex, is_frame_folder
+from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
 from timesformer_zoo.errors import AnnotationError, VideoReadError
+from timesformer_zoo.video.remote import as_path, is_folder, shown
+from timesformer_zoo.video.shards import is_member
 
 __all__ = ["find_videos", "print_json"]
 
@@ -21,11 +23,15 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
     Args:
         names: each a file, a folder of videos (all of it, and below), a folder of one video's frames, a pattern with
-            *, ?, [] and ** (of a shell that left it alone), or "-" for such names on standard input, one a line.
+            *, ?, [] and ** (of a shell that left it alone), the address of a file or a folder of videos, a member of a
+            shard, or "-" for such names on standard input, one a line.
     """
     for name in names:
         if name == "-":
             yield from find_videos(line for line in map(str.strip, sys.stdin) if line not in ("", "-"))
+            continue
+        if is_elsewhere(name):  # before a ? in it is taken for a pattern
+            yield from _behind(name)
             continue
         try:
             if os.path.isdir(name) and not is_frame_folder(name):
@@ -44,6 +50,18 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
             yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
         except AnnotationError as error:
             yield name, VideoReadError(str(error))
+
+
+def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
+    """An address or a member of a shard; an address without a video's suffix may be a folder's."""
+    try:
+        folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
+        found = VideoIndex(as_path(name)).paths if folder else [name]
+        yield from ((path, None) for path in found)
+        if not found:
+            yield name, VideoReadError(f"{shown(name)}: no videos in this folder")
+    except VideoReadError as error:
+        yield name, error
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -76,6 +76,7 @@ class DataSet:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: str | None = None  # name of the package's label set, unless the user gives one
     classes: Callable[[Request], Sequence[str]] | None = None  # where neither gives class names
+    window: int | None = None  # read shard by shard, and so many samples shuffled together; None: all
     by_name: bool = False  # a video's name is unique: find it anywhere below the root. Otherwise by its path
 
 

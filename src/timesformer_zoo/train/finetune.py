@@ -33,6 +33,7 @@ from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
+from timesformer_zoo.video.remote import shown
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -159,6 +160,7 @@ class _Run:
         self.final: TimeSformer = copy.deepcopy(model) if self.average is None else self.average.module
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
+        data += f", window {videos.window}" if videos.window is not None else ""
         self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
         accelerator.register_for_checkpointing(self.state)
         if self.average is not None:
@@ -175,6 +177,8 @@ class _Run:
             seed=self.recipe.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            shards=self.dataset.videos.shards,
+            window=self.dataset.videos.window,
         )
         batches = iter(make_loader(self.dataset, sampler, workers=workers))
         for step in range(sampler.start, sampler.stop):
@@ -208,7 +212,7 @@ class _Run:
         if not mean < math.inf:
             raise FloatingPointError(f"The loss at step {step} is {mean}: try a lower learning rate.")
         for part in parts:
-            self.state.skipped.update({self.dataset.videos.samples[i].path: why for i, why in part.skipped})
+            self.state.skipped.update({shown(self.dataset.videos.samples[i].path): why for i, why in part.skipped})
         self.state.step, self.state.loss = step + 1, self.state.loss + loss_sum
         self.state.seen += clips_seen
         accelerator.log({"loss": mean, "lr": self.optimizer.param_groups[-1]["lr"]}, step=step + 1)

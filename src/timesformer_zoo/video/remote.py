@@ -9,12 +9,25 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.errors import TimesformerZooError, VideoReadError
 
-__all__ = ["BLOCK", "Address", "is_address", "shown"]
+__all__ = [
+    "BLOCK",
+    "WHOLE",
+    "Address",
+    "as_path",
+    "asking",
+    "files_below",
+    "is_address",
+    "is_folder",
+    "names_in",
+    "shown",
+]
 
 BLOCK = 1 << 18  # bytes; a larger file is read in blocks of this size …
 WHOLE = 1 << 22  # … unless it is no larger than this: then one request brings all of it
@@ -116,26 +129,72 @@ class Address:
             except Exception as error:  # of the scheme's own client: aiohttp, httpx, botocore …
                 if pause is None or _is_final(error):
                     # The cause would be printed, with the address in it.
-                    raise self._error(error) from (error if self.name == self._address else None)
+                    raise _error(self._address, error) from (error if self.name == self._address else None)
                 self.close()
                 time.sleep(pause)
         raise AssertionError
 
-    def _error(self, error: Exception) -> VideoReadError | ModuleNotFoundError:
-        scheme = self._address.partition("://")[0]
-        if isinstance(error, ImportError):
-            need = f"{self.name}: fsspec needs another package for {scheme}:// ({shown(str(error))})"
-            advice = "pip install 'timesformer-zoo[remote]'" if scheme in ("http", "https") else "install it"
-            return ModuleNotFoundError(f"{need}; {advice}", name="aiohttp")
-        if isinstance(error, FileNotFoundError):
-            what, advice = "there is no such file", "check the address, and whether it needs a login"
-        elif isinstance(error, PermissionError) or _status(error) in (401, 403):
-            what, advice = f"no permission to read it ({_reason(error)})", "log in, or check the token's rights"
-        elif isinstance(error, ValueError) and "rotocol not known" in str(error):
-            what, advice = f"fsspec knows no {scheme}://", "check the address"
-        else:
-            what, advice = f"it can't be read ({_reason(error)})", "check the connection, and try again later"
-        return VideoReadError(f"{self.name}: {what}; {advice}")
+
+def as_path(place: str | os.PathLike[str]) -> Path:
+    """A pathlib path, of an address one that behaves like it."""
+    if not isinstance(place, str) or not is_address(place):
+        return Path(place)
+    with asking(place):
+        from upath import UPath
+
+        return cast(Path, UPath(place))
+
+
+def is_folder(address: str) -> bool:
+    """Raises VideoReadError: nobody answers."""
+    return Address(address).ask(lambda fs, path: bool(fs.isdir(path)))
+
+
+def files_below(folder: str) -> list[str]:
+    """The addresses of all files below that of a folder, by one listing. Raises VideoReadError."""
+
+    def listed(fs: Any, path: str) -> list[str]:
+        return [name[len(path) :].lstrip("/") for name in fs.find(path)]
+
+    return [f"{folder.rstrip('/')}/{name}" for name in Address(folder).ask(listed)]
+
+
+def names_in(folder: str) -> list[str]:
+    """What is in the address of a folder. Raises VideoReadError."""
+    found = Address(folder).ask(lambda fs, path: fs.ls(path, detail=False))
+    return [str(name).rstrip("/").rpartition("/")[2] for name in found]
+
+
+@contextmanager
+def asking(address: str) -> Iterator[None]:
+    """What fails inside is said of the address, without what may be secret in it. A path's errors stay as they are."""
+    if not is_address(address):
+        yield
+        return
+    try:
+        yield
+    except TimesformerZooError as error:
+        if (text := shown(str(error))) != str(error):
+            raise type(error)(text) from None
+        raise
+    except Exception as error:
+        raise _error(address, error) from (error if shown(address) == address else None)
+
+
+def _error(address: str, error: Exception) -> VideoReadError | ModuleNotFoundError:
+    scheme, name = address.partition("://")[0], shown(address)
+    if isinstance(error, ImportError):
+        what = f"{name}: {scheme}:// needs another package ({_reason(error)})"
+        return ModuleNotFoundError(f"{what}; pip install 'timesformer-zoo[remote]', or what is named", name="aiohttp")
+    if isinstance(error, FileNotFoundError):
+        what, advice = "there is no such file", "check the address, and whether it needs a login"
+    elif isinstance(error, PermissionError) or _status(error) in (401, 403):
+        what, advice = f"no permission to read it ({_reason(error)})", "log in, or check the token's rights"
+    elif isinstance(error, ValueError) and "rotocol not known" in str(error):
+        what, advice = f"fsspec knows no {scheme}://", "check the address"
+    else:
+        what, advice = f"it can't be read ({_reason(error)})", "check the connection, and try again later"
+    return VideoReadError(f"{name}: {what}; {advice}")
 
 
 def _file_system(address: str) -> tuple[Any, str]:
