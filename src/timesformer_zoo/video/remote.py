@@ -126,7 +126,8 @@ class Address:
                 return request(*_file_system(self._address))
             except VideoReadError:
                 raise
-            except Exception as error:  # of the scheme's own client: aiohttp, httpx, botocore …
+            except Exception as raised:  # of the scheme's own client: aiohttp, httpx, botocore …
+                error = _unwrapped(raised)
                 if pause is None or _is_final(error):
                     # The cause would be printed, with the address in it.
                     raise _error(self._address, error) from (error if self.name == self._address else None)
@@ -177,7 +178,8 @@ def asking(address: str) -> Iterator[None]:
         if (text := shown(str(error))) != str(error):
             raise type(error)(text) from None
         raise
-    except Exception as error:
+    except Exception as raised:
+        error = _unwrapped(raised)
         raise _error(address, error) from (error if shown(address) == address else None)
 
 
@@ -214,6 +216,13 @@ def _downloaded(fs: Any, path: str) -> BinaryIO:
         file.close()
         raise
     return cast(BinaryIO, file)
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """fsspec says FileNotFoundError of whatever happens while it asks for a size; its cause is what it was."""
+    cause = error.__cause__
+    hides = isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and _status(cause) not in (404, 410)
+    return cause if hides and isinstance(cause, Exception) else error
 
 
 def _status(error: Exception) -> int | None:
