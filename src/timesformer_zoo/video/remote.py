@@ -174,9 +174,9 @@ def asking(address: str) -> Iterator[None]:
         return
     try:
         yield
-    except TimesformerZooError as error:
-        if (text := shown(str(error))) != str(error):
-            raise type(error)(text) from None
+    except TimesformerZooError as ours:
+        if (text := shown(str(ours))) != str(ours):
+            raise type(ours)(text) from None
         raise
     except Exception as raised:
         error = _unwrapped(raised)
