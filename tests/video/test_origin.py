@@ -136,7 +136,7 @@ def test_of_a_large_file_the_tables_and_what_is_wanted(
         monkeypatch.setattr(module, name, 1)
     monkeypatch.setattr(remote, "BLOCK", 1 << 14)
     noise = torch.randint(0, 256, (300, 120, 160, 3), dtype=torch.uint8)
-    path = write(tmp_path / "a.mp4", noise, preset="ultrafast", crf="20")
+    path = write(tmp_path / "a.mp4", noise, preset="ultrafast", crf="20", g="50")
     size = path.stat().st_size
     hub.repo("datasets/me/clips", {"a.mp4": path})
     assert torch.equal(Video(place(kind)).frames([210]), Video(path).frames([210]))
