@@ -29,7 +29,7 @@ __all__ = [
     "shown",
 ]
 
-BLOCK = 1 << 18  # bytes; a larger file is read in blocks of this size …
+BLOCK = 1 << 17  # bytes; a larger file is read in blocks of this size …
 WHOLE = 1 << 22  # … unless it is no larger than this: then one request brings all of it
 _KEPT = 128  # blocks of an open file that stay in memory, 32 MB
 _PAUSES = (0.5, 2.0)  # seconds before a request that failed is made again
@@ -38,8 +38,8 @@ T = TypeVar("T")
 
 
 def is_address(name: str) -> bool:
-    """scheme://…, which no path of this machine is."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name) is not None
+    """scheme://…, which no path of this machine is; or a chain of fsspec's, such as simplecache::https://…"""
+    return re.match(r"([a-z]+::)*[a-zA-Z][a-zA-Z0-9+.-]+://", name) is not None
 
 
 def shown(text: str) -> str:
