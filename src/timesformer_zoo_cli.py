@@ -33,6 +33,7 @@ DATASETS = {
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
     "shards": "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
+    "datasets": "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
     "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
     "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",
@@ -367,12 +368,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
         return 1
     except ModuleNotFoundError as error:
-        if error.name == "aiohttp":
-            problem, status = str(error), 1
-        elif error.name not in ("accelerate", "tensorboard"):
+        extra = {"accelerate": "train", "tensorboard": "train", "datasets": "datasets", "aiohttp": "remote"}
+        if error.name not in extra:
             raise
-        else:
-            problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
+        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra[error.name]}]'", 1
     except (OSError, ValueError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

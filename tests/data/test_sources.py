@@ -33,6 +33,7 @@ from timesformer_zoo import (
     read_dataset,
     read_shards,
     read_videos,
+    save_pretrained,
 )
 from timesformer_zoo.data.batches import order
 from timesformer_zoo.video import shards as tar_files
@@ -379,6 +380,27 @@ def test_a_column_names_its_rows(files: list[Path]) -> None:
     broken = make_dataset(files, "bytes").map(lambda row: {"video": {"path": None, "bytes": b"no video"}})
     with pytest.raises(VideoReadError, match=r"\[3\]: there is no video in it"):
         VideoDataset(read_dataset(broken), SPEC)[3]
+
+
+def test_a_column_by_the_name_of_its_data_set(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    dataset = make_dataset(files, "bytes").rename_columns({"video": "clip", "label": "what"})
+    datasets.DatasetDict(train=dataset.select(range(8)), validation=dataset.select(range(8, COUNT))).save_to_disk(
+        tmp_path / "saved"
+    )
+    root = str(tmp_path / "saved")
+    assert len(read_videos("datasets", root).samples) == 8
+    val = read_videos("datasets", root, "val")
+    assert (val.name, val.split, val.classes, len(val.samples)) == (root, "val", CLASSES, 3)
+    with pytest.raises(AnnotationError, match="it has no split 'test'; it has train, validation"):
+        read_videos("datasets", root, "test")
+    with pytest.raises(AnnotationError, match=r"none: datasets can't load it"):
+        read_videos("datasets", str(tmp_path / "none"))
+    model = save_pretrained(tiny(num_classes=2, num_frames=2, clip=SPEC.to_dict()), tmp_path / "model", labels=CLASSES)
+    assert main(["evaluate", str(model), root, "--data", "datasets", "--workers", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 3
 
 
 def test_columns_that_are_refused(files: list[Path]) -> None:

@@ -149,6 +149,28 @@ def test_a_small_file_is_one_request_and_one_for_its_size(hub: HubServer, video:
     assert len(hub.seen("GET")) == 2  # the Hub sends on to its CDN
 
 
+def test_what_was_read_can_be_kept(hub: HubServer) -> None:
+    for _ in range(2):
+        assert Video(f"simplecache::{http(hub)}", isolated=True).num_frames == 60
+    first = len(hub.seen("GET /cdn/"))
+    Video(f"simplecache::{http(hub)}", isolated=True).frames([9])
+    assert len(hub.seen("GET /cdn/")) == first
+
+
+def test_a_large_member_is_read_by_blocks(
+    hub: HubServer, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((remote, "WHOLE"), (shards, "_LARGE"), (remote, "BLOCK")):
+        monkeypatch.setattr(module, name, 512)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(video, "0.mp4")
+        tar.add(write_video(tmp_path / "b.mp4", 30), "1.mp4")
+    hub.repo("datasets/me/clips", {"a.tar": tmp_path / "a.tar"})
+    member = Video(f"{http(hub, 'a.tar')}::1.mp4", isolated=True)
+    assert numbers_of(member.frames([20, 3])) == [20, 3]
+    member.close()
+
+
 def test_a_member_is_one_request_for_its_bytes(hub: HubServer, video: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("0.mp4", "1.mp4", "2.mp4"):

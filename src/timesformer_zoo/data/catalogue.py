@@ -7,16 +7,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Place, Request, Row, split_of
+from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Labels, Place, Request, Row, split_of
 from timesformer_zoo.data.folders import folder_classes, folder_rows
 from timesformer_zoo.data.index import is_elsewhere
 from timesformer_zoo.data.shards import shard_records
 from timesformer_zoo.data.tables import COLUMNS, read_records, read_text
 from timesformer_zoo.errors import AnnotationError
 
-__all__ = ["DATASETS"]
+if TYPE_CHECKING:
+    from timesformer_zoo.data.videos import VideoList
+
+__all__ = ["DATASETS", "shard_rows"]
 
 # ---- readers: a request -> rows ----
 
@@ -116,11 +119,17 @@ def _table_rows(request: Request) -> Iterator[Row]:
             yield Row(label, tuple(dict.fromkeys(Place(_join(start, name), *part) for start in starts)), target)
 
 
-def _shard_rows(request: Request) -> Iterator[Row]:
+def shard_rows(request: Request) -> Iterator[Row]:
     """WebDataset's: files of one name but for what follows its first point are a sample."""
     for path, member, record in shard_records(request.files, request.notes):
         label, target = _label(record, path)
         yield Row(label, (Place(member),), target)
+
+
+def _read_column(root: str, split: str, labels: Labels | None) -> VideoList:
+    from timesformer_zoo.data.sources import load_column  # which needs this table
+
+    return load_column(root, split, labels)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
@@ -238,10 +247,15 @@ DATASETS: dict[str, DataSet] = {
         files=_METADATA,
     ),
     "shards": DataSet(
-        _shard_rows,
+        shard_rows,
         "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
         files={split: (f"{split}*.tar", f"{split}/*.tar", f"*{split}*.tar") for split in ("train", "val", "test")},
         window=10_000,
+    ),
+    "datasets": DataSet(
+        None,
+        "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
+        read=_read_column,
     ),
     "kinetics400": _kinetics(400),
     "kinetics600": _kinetics(600),

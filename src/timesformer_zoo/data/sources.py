@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.annotations import Place, Request, Row
-from timesformer_zoo.data.catalogue import DATASETS
+from timesformer_zoo.data.annotations import Labels, Place, Request, Row, split_of
+from timesformer_zoo.data.catalogue import DATASETS, shard_rows
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.data.shards import expand
 from timesformer_zoo.data.videos import VideoList, video_list
@@ -21,7 +21,7 @@ from timesformer_zoo.video.remote import as_path, asking, is_address
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["read_dataset", "read_shards"]
+__all__ = ["load_column", "read_dataset", "read_shards"]
 
 PathLike = str | os.PathLike[str]
 
@@ -30,7 +30,7 @@ def read_shards(
     shards: PathLike | Iterable[PathLike],
     split: str = "train",
     *,
-    labels: PathLike | Sequence[str] | None = None,
+    labels: Labels | None = None,
     window: int | None = 10_000,
 ) -> VideoList:
     """The videos of WebDataset shards: tar files, of which only headers and labels are read here, once.
@@ -68,7 +68,7 @@ def read_shards(
         request = Request(Path(), split, None, tuple(map(as_path, names)), index, index.at)
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         videos = video_list(
-            entry.rows(request), "shards", split, index.at, labels=labels, where=where, expected=entry.about
+            shard_rows(request), "shards", split, index.at, labels=labels, where=where, expected=entry.about
         )
     return replace(videos, notes=tuple(request.notes), window=window)
 
@@ -78,7 +78,7 @@ def read_dataset(
     video: str = "video",
     target: str = "label",
     *,
-    labels: PathLike | Sequence[str] | None = None,
+    labels: Labels | None = None,
 ) -> VideoList:
     """The videos of a column of a `datasets.Dataset`; they are read when a sample is, by the sample's own row.
 
@@ -124,6 +124,37 @@ def read_dataset(
     expected = "rows with a video and its class"
     videos = video_list(rows, name, split, str, labels=labels, where=f"{name} {split}", expected=expected)
     return replace(videos, content=content)
+
+
+def load_column(root: str, split: str, labels: Labels | None = None) -> VideoList:
+    """`read_dataset` of what `load_dataset` finds, or `save_to_disk` wrote: of the split that is called so or alike.
+
+    Its only column of `Video()` is the videos', else "video"; its only `ClassLabel`, else "label", their class.
+
+    Raises:
+        AnnotationError: it can't be loaded, or has no such split.
+    """
+    import datasets
+
+    try:
+        saved = any((Path(root) / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        found = datasets.load_from_disk(root) if saved else datasets.load_dataset(root)
+    except Exception as error:  # of whatever it is loaded from
+        reason = str(error).partition("\n")[0]
+        raise AnnotationError(f"{root}: datasets can't load it ({type(error).__name__}: {reason}).") from error
+    if isinstance(found, datasets.Dataset):
+        found = {str(found.split or "train"): found}
+    dataset = next((found[name] for name in found if split in (name, split_of(name))), None)
+    if dataset is None:
+        raise AnnotationError(f"{root}: it has no split {split!r}; it has {', '.join(found)}.")
+    features = dataset.features
+
+    def only(kind: type, otherwise: str) -> str:
+        columns = [name for name, feature in features.items() if isinstance(feature, kind)]
+        return columns[0] if len(columns) == 1 else otherwise
+
+    video, target = only(datasets.Video, "video"), only(datasets.ClassLabel, "label")
+    return replace(read_dataset(dataset, video, target, labels=labels), name=root, split=split)
 
 
 @dataclass(frozen=True)

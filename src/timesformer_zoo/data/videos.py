@@ -108,7 +108,8 @@ def read_videos(
 
     Args:
         data: a name in `DATASETS`.
-        root: folder of the videos: a path, or an address that fsspec knows, such as "hf://datasets/me/clips".
+        root: folder of the videos: a path, or an address that fsspec knows, such as "hf://datasets/me/clips"; for
+            "datasets" what `load_dataset` takes.
         split: one of the data set's, mostly "train", "val" and "test".
         fold: where the data set has several ways to split it: one of its `folds`; None: the first.
         annotations: annotation file, or the folder that holds the files named as published. None: looked for in `root`,
@@ -136,6 +137,10 @@ def _read_videos(
     if fold is not None or entry.folds:
         fold = entry.folds[0] if fold is None else str(fold)
         _choose(dict.fromkeys(entry.folds), fold, f"fold of {data}")
+    if entry.read is not None:
+        if annotations is not None:
+            raise AnnotationError(f"{annotations}: {data} has its classes beside its videos; leave `annotations` out.")
+        return entry.read(str(root), split, labels)
     root = as_path(root)
     annotations = as_path(annotations) if annotations is not None else None
     if not root.is_dir():
@@ -143,7 +148,7 @@ def _read_videos(
     files = _find_files(entry, root, annotations, split, fold)
     index = VideoIndex(root)
     request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at)
-    rows = list(entry.rows(request))
+    rows = list(entry.rows(request)) if entry.rows is not None else []
     if annotations is not None and split_of(annotations.stem) not in (None, split):
         request.notes.append(f"{annotations.name} was given, and is taken, for the split {split}")
     if labels is None:

@@ -22,6 +22,7 @@ __all__ = ["Extent", "Shard", "cache_folder", "find_member", "is_member", "read_
 
 TEXTS = frozenset((".cls", ".json", ".txt"))  # members with what a sample is called, kept with the list
 _LONGEST = 1 << 16  # bytes of such a member
+_LARGE = 1 << 25  # bytes; a larger member behind an address is read by blocks
 _SEPARATOR = "::"
 
 
@@ -52,6 +53,7 @@ class Member:
         self.size = extent.size
         self._shard = shard if self.is_distant else os.path.abspath(shard)
         self._offset = extent.offset
+        self._address: Address | None = None
         self._content: bytes | None = None
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -64,12 +66,18 @@ class Member:
             except OSError as error:
                 what = f"{self.name}: its shard can't be read ({error.strerror})"
                 raise VideoReadError(f"{what}; check the path") from error
+        if self._address is None:
+            self._address = Address(self._shard)
+        if self.size > _LARGE:
+            return self._address.read_at(self._offset + offset, count)
         if self._content is None:
-            self._content = Address(self._shard).read_range(self._offset, self.size)
+            self._content = self._address.read_range(self._offset, self.size)
         return self._content[offset : offset + count]
 
     def close(self) -> None:
-        self._content = None
+        if self._address is not None:
+            self._address.close()
+        self._address = self._content = None
 
 
 def is_member(path: str) -> bool:
