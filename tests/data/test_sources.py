@@ -35,7 +35,8 @@ from timesformer_zoo import (
     read_videos,
     save_pretrained,
 )
-from timesformer_zoo.data.batches import order
+from timesformer_zoo.data.batches import order, seed_of
+from timesformer_zoo.data.shards import expand
 from timesformer_zoo.video import shards as tar_files
 from timesformer_zoo_cli import main
 
@@ -121,7 +122,7 @@ def read(hub: HubServer, folder: Path, files: list[Path], tmp_path: Path) -> Cal
             return read_shards([str(path) for path in write_shards(tmp_path, files)], window=4)
         if kind == "shards on hf":
             hub.repo("datasets/me/shards", {path.name: path for path in write_shards(tmp_path, files)})
-            return read_shards("hf://datasets/me/shards/train-{000000..000003}.tar", window=4)
+            return read_shards("hf://datasets/me/shards/train-*.tar", window=4)
         return read_dataset(make_dataset(files, kind.rpartition(" ")[2]))
 
     return of
@@ -180,8 +181,10 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_that_was_not(
 
     expected = run(tmp_path / "a")
     step = training._Run.step
+    numbers: list[int] = []  # of the samples, as they were trained on
 
     def stopping(self: Any, number: int, parts: Any) -> float:
+        numbers.extend(parts[0].indices.tolist())
         if number == 4:
             raise Stopped
         return step(self, number, parts)
@@ -190,6 +193,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_that_was_not(
         patch.setattr(training._Run, "step", stopping)
         with pytest.raises(Stopped):
             run(tmp_path / "b")
+    assert numbers[:COUNT] == order(COUNT, seed_of(recipe.seed, 0), videos.shards, videos.window)
     for name, value in run(tmp_path / "b").items():
         assert torch.equal(value, expected[name]), name
 
@@ -214,8 +218,8 @@ def test_an_order_in_windows() -> None:
     assert all(visits[s] <= size // window + 2 for s, size in enumerate(shards))
     assert sorted(chain(*windows)) != list(chain(*windows))
     assert any(part != sorted(part) for part in windows)
-    starts = {shard[order(90, seed, shards, window)[0]] for seed in range(30)}
-    assert len(starts) > 2  # not always the same shard first
+    early = {shard[i] for seed in range(30) for i in order(90, seed, shards, window)[:window]}
+    assert early == set(range(5))  # any shard may be the first
 
 
 def test_without_a_window_all_samples_are_shuffled() -> None:
@@ -241,6 +245,11 @@ def test_classes_of_shards(label: str, files: list[Path], tmp_path: Path) -> Non
     assert videos.shards == (3, 3, 3, 2)
     assert "4 shards, shuffled; and samples in windows of 5" in videos.report()
     assert pickle.loads(pickle.dumps(videos)) == videos
+
+
+def test_names_of_shards() -> None:
+    assert expand("a-{008..010}.tar") == ["a-008.tar", "a-009.tar", "a-010.tar"]
+    assert expand("{8..10}/{x,y}.tar")[1:3] == ["8/y.tar", "9/x.tar"]
 
 
 def test_shards_of_a_folder(files: list[Path], tmp_path: Path) -> None:
@@ -366,6 +375,10 @@ def test_classify_takes_them(
     assert paths[0] == names[0].replace("token=x", "…")
     assert paths[1:-1] == [f"{names[1]}/{i:02}.mp4" for i in range(1, COUNT, 2)]
     assert paths[-1] == f"{shard}::00.mp4"
+    assert main(["classify", "hf://datasets/me/clips/train/*/00.mp4"]) == 0
+    assert capsys.readouterr().out.startswith("hf://datasets/me/clips/train/jump/00.mp4: ")
+    assert main(["classify", "hf://datasets/me/clips/*.avi"]) == 1
+    assert "hf://datasets/me/clips/*.avi: no file fits this pattern" in capsys.readouterr().err
     assert main(["classify", "memory://none.mp4"]) == 1
     assert "memory://none.mp4: there is no such file" in capsys.readouterr().err
 

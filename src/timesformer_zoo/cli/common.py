@@ -12,7 +12,7 @@ from typing import Any
 
 from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
 from timesformer_zoo.errors import AnnotationError, VideoReadError
-from timesformer_zoo.video.remote import as_path, is_folder, shown
+from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
 from timesformer_zoo.video.shards import is_member
 
 __all__ = ["find_videos", "print_json"]
@@ -23,8 +23,8 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
     Args:
         names: each a file, a folder of videos (all of it, and below), a folder of one video's frames, a pattern with
-            *, ?, [] and ** (of a shell that left it alone), the address of a file or a folder of videos, a member of a
-            shard, or "-" for such names on standard input, one a line.
+            *, ?, [] and ** (of a shell that left it alone), the address of a file or a folder of videos or such with *,
+            a member of a shard, or "-" for such names on standard input, one a line.
     """
     for name in names:
         if name == "-":
@@ -53,8 +53,14 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
 
 def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
-    """An address or a member of a shard; an address without a video's suffix may be a folder's."""
+    """An address, or one with *, or a member of a shard; an address without a video's suffix may be a folder's."""
     try:
+        if "*" in name:
+            matches = matching(name)
+            yield from ((path, None) for path in matches)
+            if not matches:
+                yield name, VideoReadError(f"{shown(name)}: no file fits this pattern")
+            return
         folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
         found = VideoIndex(as_path(name)).paths if folder else [name]
         yield from ((path, None) for path in found)

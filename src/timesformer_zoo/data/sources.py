@@ -16,7 +16,7 @@ from timesformer_zoo.data.shards import expand
 from timesformer_zoo.data.videos import VideoList, video_list
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.video.origin import Content, Readable
-from timesformer_zoo.video.remote import as_path, asking, is_address
+from timesformer_zoo.video.remote import as_path, asking, is_address, matching
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,7 @@ def read_shards(
     name) or `.json` (an object with "label", and what else a table's column may be called).
 
     Args:
-        shards: paths or addresses, each may be a pattern: "clips-{000000..000099}.tar", or "clips-*.tar" of paths.
+        shards: paths or addresses, each may be a pattern: "clips-{000000..000099}.tar" or "clips-*.tar".
         split: what to call it.
         labels: class names, as `read_videos` takes them; None: those that occur.
         window: in training, shards come in random order, and so many samples of what follows from it are shuffled
@@ -54,7 +54,10 @@ def read_shards(
         raise ValueError(f"window is {window}, expected a number of samples from 1 up, or None")
     names: list[str] = []
     for name in (name for pattern in given for name in expand(os.fspath(pattern))):
-        found = [name] if is_address(name) or os.path.exists(name) else sorted(glob.glob(name))
+        if is_address(name):
+            found = matching(name) if "*" in name else [name]
+        else:
+            found = [name] if os.path.exists(name) else sorted(glob.glob(name))
         if not found:
             raise AnnotationError(f"{name}: there is no such shard; check the path or the pattern.")
         names += found

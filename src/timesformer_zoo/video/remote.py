@@ -25,6 +25,7 @@ __all__ = [
     "files_below",
     "is_address",
     "is_folder",
+    "matching",
     "names_in",
     "shown",
 ]
@@ -158,6 +159,11 @@ def files_below(folder: str) -> list[str]:
         return [name[len(path) :].lstrip("/") for name in fs.find(path)]
 
     return [f"{folder.rstrip('/')}/{name}" for name in Address(folder).ask(listed)]
+
+
+def matching(pattern: str) -> list[str]:
+    """The addresses that fit a pattern with *. Raises VideoReadError."""
+    return Address(pattern).ask(lambda fs, path: sorted(map(fs.unstrip_protocol, fs.glob(path))))
 
 
 def names_in(folder: str) -> list[str]:
