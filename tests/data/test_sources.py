@@ -243,7 +243,7 @@ def test_classes_of_shards(label: str, files: list[Path], tmp_path: Path) -> Non
     assert [sample.target for sample in videos.samples] == [CLASSES.index(path.parent.name) for path in files]
     assert videos.samples[3].path == f"{tmp_path / 'train-000001.tar'}::03.mp4"
     assert videos.shards == (3, 3, 3, 2)
-    assert "4 shards, shuffled; and samples in windows of 5" in videos.report()
+    assert "4 shards; in training in random order, their samples in windows of 5" in videos.report()
     assert pickle.loads(pickle.dumps(videos)) == videos
 
 

@@ -208,6 +208,13 @@ def test_a_server_without_ranges(whole: int, plain: str, tmp_path: Path, monkeyp
     video.close()
 
 
+def test_a_shard_on_a_server_without_ranges_is_refused(plain: str, video: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(video, "0.mp4")
+    with pytest.raises(VideoReadError, match=rf"{plain}/a.tar: asked for .*; take one that answers range requests"):
+        Video(f"{plain}/a.tar::0.mp4")
+
+
 # ---- what goes wrong ----
 
 

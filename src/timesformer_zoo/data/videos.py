@@ -80,7 +80,9 @@ class VideoList:
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
         lines += [f"  {note}" for note in self.notes]
         if self.window is not None:
-            lines.append(f"  {len(self.shards)} shards, shuffled; and samples in windows of {self.window}")
+            lines.append(
+                f"  {len(self.shards)} shards; in training in random order, their samples in windows of {self.window}"
+            )
         counts = self.counts()
         if per_class is None:
             per_class = len(counts) <= 20

@@ -95,8 +95,12 @@ class Address:
         return self.ask(read)
 
     def read_range(self, offset: int, count: int) -> bytes:
-        """As `read_at`, by one request and without asking anything before."""
-        return self.ask(lambda fs, path: cast(bytes, fs.cat_file(path, start=offset, end=offset + count)))
+        """As `read_at`, by one request and without asking anything before. All of `count` must be there."""
+        data = self.ask(lambda fs, path: cast(bytes, fs.cat_file(path, start=offset, end=offset + count)))
+        if len(data) != count:
+            what = f"{self.name}: asked for {count} bytes of it, the server gave {len(data)}"
+            raise VideoReadError(f"{what}; take one that answers range requests, or download the file")
+        return data
 
     def close(self) -> None:
         if self._file is not None:
