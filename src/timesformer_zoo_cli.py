@@ -33,6 +33,8 @@ DATASETS = {
     "list": "a line per video: path label, or path,label[,start,end,split] with a header",
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
+    "shards": "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
+    "datasets": "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
     "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
     "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",
@@ -56,7 +58,8 @@ def _classify(parser: ArgumentParser) -> None:
         metavar="VIDEO",
         nargs="+",
         help="a video file, a folder (all videos in it and below), a folder of one video's frames, a pattern such as "
-        "'**/*.mp4', or - for a list of these on standard input, one a line",
+        "'**/*.mp4', an address of a file or folder (https://…, hf://…), or - for a list of these on "
+        "standard input, one a line",
     )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
@@ -106,9 +109,19 @@ def _list(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each model")
 
 
+def _place(text: str) -> Path | str:
+    """Of an address, pathlib would take one of the slashes away."""
+    return text if "://" in text else Path(text)
+
+
 def _data(parser: ArgumentParser) -> None:
     """Arguments of the verbs that read a data set."""
-    videos = parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of the videos")
+    videos = parser.add_argument(
+        "videos",
+        metavar="VIDEOS",
+        type=_place,
+        help="folder of the videos: a path, or an address such as hf://datasets/me/clips",
+    )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
         "--data",
@@ -118,7 +131,7 @@ def _data(parser: ArgumentParser) -> None:
         help="kind of data set, see below (default: %(default)s)",
     )
     parser.add_argument(
-        "--annotations", metavar="PATH", type=Path, help="annotation file, or the folder with the published files"
+        "--annotations", metavar="PATH", type=_place, help="annotation file, or the folder with the published files"
     )
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
@@ -361,9 +374,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "tensorboard"):
+        extra = {"accelerate": "train", "tensorboard": "train", "datasets": "datasets", "aiohttp": "remote"}
+        if error.name not in extra:
             raise
-        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
+        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra[error.name]}]'", 1
     except (OSError, ValueError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

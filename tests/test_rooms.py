@@ -28,6 +28,9 @@ ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
     "av": ["video/container", "video/index", "video/decoders"],
     "decord": ["video/decoders"],
+    "fsspec": ["video/remote"],
+    "upath": ["video/remote"],
+    "datasets": ["data/sources"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

@@ -62,6 +62,7 @@ from timesformer_zoo.weights.transformers import to_transformers
 if TYPE_CHECKING:
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
+    from timesformer_zoo.data.sources import read_dataset, read_shards
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
     from timesformer_zoo.train.finetune import Finetuned, finetune
@@ -132,6 +133,8 @@ __all__ = [
     "push_to_hf_hub",
     "read_checkpoint",
     "read_clip",
+    "read_dataset",
+    "read_shards",
     "read_videos",
     "rollout",
     "save_pretrained",
@@ -163,6 +166,7 @@ __all__ = [
 _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
+    "data.sources": ("read_dataset", "read_shards"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
     "train.finetune": ("Finetuned", "finetune"),

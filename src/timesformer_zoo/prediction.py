@@ -6,11 +6,10 @@ Legend: V views, B batch, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import nn
@@ -21,12 +20,11 @@ from timesformer_zoo.labels import Labels, label_names, model_labels
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.results import Prediction, Score
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
+from timesformer_zoo.video.origin import Readable, is_one
 from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.views import gather_views, view_indices
 
 __all__ = ["fuse_views", "inference", "predict", "predict_windows"]
-
-PathLike = str | os.PathLike[str]
 
 # Tokens that run at once, over all views: 32 k of width 768 take about 1 GB.
 _MAX_TOKENS = 2**15
@@ -35,7 +33,7 @@ _MAX_TOKENS = 2**15
 @overload
 def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too; the first overload wins
     model: nn.Module | str,
-    path_or_paths: PathLike,
+    path_or_paths: Readable,
     topk: int = ...,
     clips: int | None = ...,
     crops: int | None = ...,
@@ -48,7 +46,7 @@ def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, t
 @overload
 def predict(
     model: nn.Module | str,
-    path_or_paths: Iterable[PathLike],
+    path_or_paths: Iterable[Readable],
     topk: int = ...,
     clips: int | None = ...,
     crops: int | None = ...,
@@ -61,7 +59,7 @@ def predict(
 
 def predict(
     model: nn.Module | str,
-    path_or_paths: PathLike | Iterable[PathLike],
+    path_or_paths: Readable | Iterable[Readable],
     topk: int = 5,
     clips: int | None = None,
     crops: int | None = None,
@@ -77,7 +75,8 @@ def predict(
     Args:
         model: a TimeSformer; runs where its weights are, in inference mode, and is left as it was. A name is loaded by
             `load_model`, every time: give the model itself to load it once.
-        path_or_paths: a video file or a folder of its frames, or several. Several files, and the one of a list of one,
+        path_or_paths: a video file or a folder of its frames, as `open_video` takes them (a path, an address, bytes, a
+            file object), or several. Several files, and the one of a list of one,
             are read in another process, so that a decoder's crash is an error of that file: see `Video`, `isolated`.
         topk: how many classes, the likeliest first; all if there are fewer.
         clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
@@ -95,8 +94,8 @@ def predict(
     """
     model = _checked(model, topk)
     names = _names(model, labels)
-    paths = [path_or_paths] if isinstance(path_or_paths, (str, os.PathLike)) else path_or_paths
-    one = paths is not path_or_paths
+    one = is_one(path_or_paths)
+    paths = cast("Iterable[Readable]", [path_or_paths] if one else path_or_paths)
     spec = clip_spec(model)
     spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
     predictions = []
@@ -119,7 +118,7 @@ def predict(
 
 def predict_windows(
     model: nn.Module | str,
-    path: PathLike,
+    path: Readable,
     topk: int = 5,
     crops: int | None = None,
     *,
@@ -136,8 +135,8 @@ def predict_windows(
 
     Args:
         model, topk, crops, labels, batch_size: as `predict` has them.
-        path: a video file, read in another process (see `Video`, `isolated`), or a folder of its frames, whose times
-            are those of the model's `ClipSpec.fps`.
+        path: a video file, as `open_video` takes it, read in another process (see `Video`, `isolated`), or a folder of
+            its frames, whose times are those of the model's `ClipSpec.fps`.
         window: seconds of video that one prediction sees, frames being taken evenly from all of it; None: what a
             densely sampled clip of the model spans, sampled as the model was trained.
         step: seconds from one window to the next; None: the window, so that they touch.

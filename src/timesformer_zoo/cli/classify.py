@@ -19,6 +19,7 @@ from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.video.remote import shown
 
 __all__ = ["run"]
 
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
                 answer = _over_time(model, path, args, bar) if in_windows else _once(model, path, args)
             except VideoReadError as error:
                 print(f"timesformer-zoo classify: {error}", file=sys.stderr)
-                answer = {"path": path, "error": str(error)}
+                answer = {"path": shown(path), "error": str(error)}
                 status = 1
             if args.json:
                 print_json(answer)
@@ -82,7 +83,7 @@ def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
 
 def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:
     windows: list[Prediction] = []
-    task = bar.add_task(os.path.basename(path.rstrip(os.sep))[-40:], total=None)
+    task = bar.add_task(os.path.basename(shown(path).rstrip(os.sep))[-40:], total=None)
     try:
         for window in predict_windows(
             model, path, 1, args.crops, window=args.window, step=args.step, max_windows=args.max_windows
@@ -94,7 +95,7 @@ def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) ->
     segments = timeline(windows)
     first, *rest = windows
     return {
-        "path": path,
+        "path": shown(path),
         "start": first.start,
         "end": windows[-1].end,
         "duration": first.duration,

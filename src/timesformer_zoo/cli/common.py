@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.index import VideoIndex, is_frame_folder
+from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
+from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
+from timesformer_zoo.video.shards import is_member
 
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluate import Evaluation
@@ -26,11 +28,15 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
     Args:
         names: each a file, a folder of videos (all of it, and below), a folder of one video's frames, a pattern with
-            *, ?, [] and ** (of a shell that left it alone), or "-" for such names on standard input, one a line.
+            *, ?, [] and ** (of a shell that left it alone), the address of a file or a folder of videos or such with *,
+            a member of a shard, or "-" for such names on standard input, one a line.
     """
     for name in names:
         if name == "-":
             yield from find_videos(line for line in map(str.strip, sys.stdin) if line not in ("", "-"))
+            continue
+        if is_elsewhere(name):  # before a ? in it is taken for a pattern
+            yield from _behind(name)
             continue
         try:
             if os.path.isdir(name) and not is_frame_folder(name):
@@ -61,6 +67,24 @@ def result_of(evaluation: Evaluation, args: Namespace) -> Result:
     fold = f", fold {evaluation.fold}" if evaluation.fold else ""
     how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
     return Result(evaluation.metrics, data_in_words(args) + fold, evaluation.split, how)
+
+
+def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
+    """An address, or one with *, or a member of a shard; an address without a video's suffix may be a folder's."""
+    try:
+        if "*" in name:
+            matches = matching(name)
+            yield from ((path, None) for path in matches)
+            if not matches:
+                yield name, VideoReadError(f"{shown(name)}: no file fits this pattern")
+            return
+        folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
+        found = VideoIndex(as_path(name)).paths if folder else [name]
+        yield from ((path, None) for path in found)
+        if not found:
+            yield name, VideoReadError(f"{shown(name)}: no videos in this folder")
+    except VideoReadError as error:
+        yield name, error
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -10,14 +10,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.data.tables import parse_json, read_text
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.labels import label_set
 
-__all__ = ["SPLIT_WORDS", "DataSet", "Place", "Request", "Row", "class_key", "read_labels", "split_of"]
+if TYPE_CHECKING:
+    from timesformer_zoo.data.videos import VideoList
+
+__all__ = ["SPLIT_WORDS", "DataSet", "Labels", "Place", "Request", "Row", "class_key", "read_labels", "split_of"]
+
+Labels: TypeAlias = "str | os.PathLike[str] | Sequence[str]"  # class names, as `read_labels` takes them
 
 # What files, folders and columns call a split; those of Hugging Face's videofolder, and Kinetics' "validate".
 SPLIT_WORDS = {
@@ -68,7 +73,7 @@ class Request:
 class DataSet:
     """How a data set says which video has which label."""
 
-    rows: Callable[[Request], Iterator[Row]]
+    rows: Callable[[Request], Iterator[Row]] | None
     about: str
     splits: tuple[str, ...] = ("train", "val", "test")
     folds: tuple[str, ...] = ()
@@ -76,10 +81,13 @@ class DataSet:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: str | None = None  # name of the package's label set, unless the user gives one
     classes: Callable[[Request], Sequence[str]] | None = None  # where neither gives class names
+    # Instead of `rows`, where the root is no folder of videos: (root, split, labels) -> the videos.
+    read: Callable[[str, str, Labels | None], VideoList] | None = None
+    window: int | None = None  # read shard by shard, and so many samples shuffled together; None: all
     by_name: bool = False  # a video's name is unique: find it anywhere below the root. Otherwise by its path
 
 
-def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+def read_labels(source: Labels) -> tuple[str, ...]:
     """Class names, in the order of their indices.
 
     Args:

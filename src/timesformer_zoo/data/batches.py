@@ -137,7 +137,9 @@ class VideoDataset(Dataset[Item]):
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
-        video = open_video(sample.path, num_threads=0 if get_worker_info() is None else 1, isolated=True)
+        content = self.videos.content
+        place = sample.path if content is None else content(sample.path)
+        video = open_video(place, num_threads=0 if get_worker_info() is None else 1, isolated=True)
         if sample.start is None and sample.end is None:
             return video, 0, video.num_frames
         if video.fps is None:
@@ -192,7 +194,7 @@ def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
 class StepSampler(Sampler[list[Draw]]):
     """The batches of a training run, for one of several processes: what a step sees depends on seed and step alone.
 
-    An epoch is a permutation of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
+    An epoch is an `order` of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
     dealt out to the processes, and in each to `accumulation` micro-batches: none is padded and some may be empty.
 
     Args:
@@ -202,6 +204,7 @@ class StepSampler(Sampler[list[Draw]]):
         start: steps done before.
         accumulation: micro-batches of a step in a process.
         rank, world: this process, and how many there are.
+        shards, window: see `order`.
     """
 
     def __init__(
@@ -215,6 +218,8 @@ class StepSampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        shards: Sequence[int] = (),
+        window: int | None = None,
     ) -> None:
         if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
             raise ValueError(
@@ -223,21 +228,41 @@ class StepSampler(Sampler[list[Draw]]):
             )
         self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
         self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
+        self.shards, self.window = shards, window
         self.steps_per_epoch = -(-size // batch_size)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order: list[int] = []
+        numbers: list[int] = []
         for step in range(self.start, self.stop):
             epoch, first = divmod(step, self.steps_per_epoch)
-            if not order or first == 0:
-                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-                order = torch.randperm(self.size, generator=generator).tolist()
-            draws = [Draw(i, epoch) for i in order[first * self.batch_size : (first + 1) * self.batch_size]]
+            if not numbers or first == 0:
+                numbers = order(self.size, seed_of(self.seed, epoch), self.shards, self.window)
+            draws = [Draw(i, epoch) for i in numbers[first * self.batch_size : (first + 1) * self.batch_size]]
             for part in range(self.accumulation):
                 yield draws[self.rank + part * self.world :: self.world * self.accumulation]
+
+
+def order(size: int, seed: int, shards: Sequence[int] = (), window: int | None = None) -> list[int]:
+    """The order of an epoch, which follows from the seed alone.
+
+    Args:
+        size: number of samples.
+        shards: how many of them, in order, lie together; the shards are then permuted.
+        window: so many samples of what follows from that, one window behind the other, are permuted; None: all samples
+            are, so that shards do not matter.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if window is None:
+        return torch.randperm(size, generator=generator).tolist()
+    if window < 1 or sum(shards) != size:
+        raise ValueError(f"window {window} must be 1 or more, and shards of {sum(shards)} samples have all {size}")
+    parts = torch.arange(size).split(list(shards))
+    row = torch.cat([parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()])
+    shuffled = [part[torch.randperm(len(part), generator=generator)] for part in row.split(window)]
+    return torch.cat(shuffled).tolist()
 
 
 def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:

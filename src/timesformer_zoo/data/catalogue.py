@@ -7,14 +7,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Place, Request, Row, split_of
+from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Labels, Place, Request, Row, split_of
 from timesformer_zoo.data.folders import folder_classes, folder_rows
+from timesformer_zoo.data.index import is_elsewhere
+from timesformer_zoo.data.shards import shard_records
 from timesformer_zoo.data.tables import COLUMNS, read_records, read_text
 from timesformer_zoo.errors import AnnotationError
 
-__all__ = ["DATASETS"]
+if TYPE_CHECKING:
+    from timesformer_zoo.data.videos import VideoList
+
+__all__ = ["DATASETS", "shard_rows"]
 
 # ---- readers: a request -> rows ----
 
@@ -50,8 +55,12 @@ def _starts(request: Request, path: Path) -> list[str]:
     """Where the paths in a file may start: at the root or at its own folder, which comes first if it is in the root."""
     root, own = request.root.resolve(), path.resolve().parent
     if root in own.parents:
-        return [os.path.relpath(own, root), ""]
+        return [os.path.relpath(str(own), str(root)), ""]
     return [""] if own == root else ["", str(own)]
+
+
+def _join(start: str, name: str) -> str:
+    return name if is_elsewhere(name) else os.path.join(start, name)
 
 
 def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
@@ -60,7 +69,7 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
 
     def exists(name: str) -> bool:
         try:
-            return any(request.find(os.path.join(start, name)) is not None for start in starts)
+            return any(request.find(_join(start, name)) is not None for start in starts)
         except AnnotationError:  # several videos
             return True
 
@@ -107,7 +116,20 @@ def _table_rows(request: Request) -> Iterator[Row]:
             name = _require(record, COLUMNS["video"], path)
             part = (_seconds(record, COLUMNS["start"], path), _seconds(record, COLUMNS["end"], path))
             label, target = _label(record, path)
-            yield Row(label, tuple(Place(os.path.join(start, name), *part) for start in starts), target)
+            yield Row(label, tuple(dict.fromkeys(Place(_join(start, name), *part) for start in starts)), target)
+
+
+def shard_rows(request: Request) -> Iterator[Row]:
+    """WebDataset's: files of one name but for what follows its first point are a sample."""
+    for path, member, record in shard_records(request.files, request.notes):
+        label, target = _label(record, path)
+        yield Row(label, (Place(member),), target)
+
+
+def _read_column(root: str, split: str, labels: Labels | None) -> VideoList:
+    from timesformer_zoo.data.sources import load_column  # which needs this table
+
+    return load_column(root, split, labels)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
@@ -223,6 +245,17 @@ DATASETS: dict[str, DataSet] = {
         _table_rows,
         "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
         files=_METADATA,
+    ),
+    "shards": DataSet(
+        shard_rows,
+        "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
+        files={split: (f"{split}*.tar", f"{split}/*.tar", f"*{split}*.tar") for split in ("train", "val", "test")},
+        window=10_000,
+    ),
+    "datasets": DataSet(
+        None,
+        "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
+        read=_read_column,
     ),
     "kinetics400": _kinetics(400),
     "kinetics600": _kinetics(600),

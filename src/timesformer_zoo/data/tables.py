@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from timesformer_zoo.data.index import has_video_suffix
 from timesformer_zoo.errors import AnnotationError
 
-__all__ = ["COLUMNS", "parse_json", "read_list", "read_records", "read_text"]
+__all__ = ["COLUMNS", "column_name", "parse_json", "read_list", "read_records", "read_text"]
 
 Record = dict[str, Any]
 Exists = Callable[[str], bool]  # whether there is a video of that name
@@ -99,7 +99,7 @@ def read_records(path: Path, exists: Exists = _nothing, notes: list[str] | None 
     """
     text = read_text(path, notes)
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        return [{_column_name(key): value for key, value in row.items()} for row in _json_rows(path, text)]
+        return [{column_name(key): value for key, value in row.items()} for row in _json_rows(path, text)]
     lines = _Lines(path, text, exists, notes)
     first = next((line for _, line in lines.numbered if not line.startswith("#")), None)
     header = _header(first) if first is not None else None
@@ -155,7 +155,7 @@ def _json_rows(path: Path, text: str) -> list[Record]:
     return content
 
 
-def _column_name(text: Any) -> str:
+def column_name(text: Any) -> str:
     return re.sub(r"\W+", "_", str(text).strip().lower()).strip("_")
 
 
@@ -164,7 +164,7 @@ def _header(line: str) -> tuple[str, list[str]] | None:
     known = {column for names in COLUMNS.values() for column in names}
     for separator in _SEPARATORS:
         cells = next(_cells(line, separator))
-        columns = [_column_name(cell) for cell in cells]
+        columns = [column_name(cell) for cell in cells]
         alone = len(columns) == 1 and separator == " "
         if set(columns) & set(COLUMNS["video"]) and (alone or len(known.intersection(columns)) > 1):
             return separator, columns

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,10 @@ from timesformer_zoo.data.annotations import DataSet, Place, Request, Row, class
 from timesformer_zoo.data.catalogue import DATASETS
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.video.origin import Readable
+from timesformer_zoo.video.remote import as_path, asking, shown
 
-__all__ = ["DATASETS", "Sample", "VideoList", "read_videos"]
+__all__ = ["DATASETS", "Sample", "VideoList", "read_videos", "video_list"]
 
 PathLike = str | os.PathLike[str]
 
@@ -32,7 +35,7 @@ _MOST_CLASSES = 100_000  # more indices than that are ids
 class Sample(NamedTuple):
     """One thing to classify: a video, or a part of one."""
 
-    path: str  # of a video file or of a folder of frames
+    path: str  # of a video file or of a folder of frames; or an address, or a member of a shard
     target: int  # index of its class
     start: float | None = None  # s; None: from the beginning
     end: float | None = None  # s; None: to the end
@@ -49,6 +52,15 @@ class VideoList:
     samples: tuple[Sample, ...]  # found
     missing: tuple[Sample, ...] = ()  # annotated, but no such file; `path` as it was looked for
     notes: tuple[str, ...] = ()  # how files were understood, where that may surprise
+    content: Callable[[str], Readable] | None = (
+        None  # what `open_video` takes for a sample's path, where that is but a name
+    )
+    window: int | None = None  # shards are read one by one, and so many samples shuffled together; None: all
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """How many samples there are of each shard, in order; those that are in none count as of one."""
+        return tuple(len(list(group)) for _, group in groupby(self.samples, lambda s: s.path.rpartition("::")[0]))
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """(found, missing) of each class."""
@@ -67,6 +79,10 @@ class VideoList:
         lines = [f"{title}: {total} videos in {len(self.classes)} classes, {len(self.samples)} found"]
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
         lines += [f"  {note}" for note in self.notes]
+        if self.window is not None:
+            lines.append(
+                f"  {len(self.shards)} shards; in training in random order, their samples in windows of {self.window}"
+            )
         counts = self.counts()
         if per_class is None:
             per_class = len(counts) <= 20
@@ -78,7 +94,7 @@ class VideoList:
         lines += [f"  missing: {sample.path}" for sample in self.missing[:5]]
         if len(self.missing) > 5:
             lines.append(f"  missing: {len(self.missing) - 5} more")
-        return "\n".join(lines)
+        return shown("\n".join(lines))
 
 
 def read_videos(
@@ -94,7 +110,8 @@ def read_videos(
 
     Args:
         data: a name in `DATASETS`.
-        root: folder of the videos.
+        root: folder of the videos: a path, or an address that fsspec knows, such as "hf://datasets/me/clips"; for
+            "datasets" what `load_dataset` takes.
         split: one of the data set's, mostly "train", "val" and "test".
         fold: where the data set has several ways to split it: one of its `folds`; None: the first.
         annotations: annotation file, or the folder that holds the files named as published. None: looked for in `root`,
@@ -103,42 +120,81 @@ def read_videos(
 
     Raises:
         AnnotationError: unknown data set, split, fold or class; annotation files missing or unreadable.
+        VideoReadError: an address can't be listed or read.
     """
+    with asking(str(root)):
+        return _read_videos(data, root, split, fold, annotations, labels)
+
+
+def _read_videos(
+    data: str,
+    root: PathLike,
+    split: str,
+    fold: str | int | None,
+    annotations: PathLike | None,
+    labels: PathLike | Sequence[str] | None,
+) -> VideoList:
     entry = _choose(DATASETS, data, "data set")
     _choose(dict.fromkeys(entry.splits), split, f"split of {data}")
     if fold is not None or entry.folds:
         fold = entry.folds[0] if fold is None else str(fold)
         _choose(dict.fromkeys(entry.folds), fold, f"fold of {data}")
-    root = Path(root)
+    if entry.read is not None:
+        if annotations is not None:
+            raise AnnotationError(f"{annotations}: {data} has its classes beside its videos; leave `annotations` out.")
+        return entry.read(str(root), split, labels)
+    root = as_path(root)
+    annotations = as_path(annotations) if annotations is not None else None
     if not root.is_dir():
         raise AnnotationError(f"{root}: no such folder; expected the folder of the videos of {data}.")
     files = _find_files(entry, root, annotations, split, fold)
     index = VideoIndex(root)
     request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at)
-    rows = list(entry.rows(request))
-    if annotations is not None and split_of(Path(annotations).stem) not in (None, split):
-        request.notes.append(f"{Path(annotations).name} was given, and is taken, for the split {split}")
+    rows = list(entry.rows(request)) if entry.rows is not None else []
+    if annotations is not None and split_of(annotations.stem) not in (None, split):
+        request.notes.append(f"{annotations.name} was given, and is taken, for the split {split}")
+    if labels is None:
+        labels = entry.labels if entry.labels is not None else entry.classes(request) if entry.classes else None
+    where = ", ".join(map(str, files)) or str(root)
+    videos = video_list(rows, data, split, request.find, labels=labels, where=where, expected=entry.about)
+    return replace(videos, fold=fold, notes=tuple(dict.fromkeys(request.notes)), window=entry.window)
+
+
+def video_list(
+    rows: Iterable[Row],
+    name: str,
+    split: str,
+    find: Callable[[str], str | None],
+    *,
+    labels: PathLike | Sequence[str] | None,
+    where: str,
+    expected: str,
+) -> VideoList:
+    """The rows as samples.
+
+    Args:
+        find: a video's path by what a row calls it; None: there is none.
+        labels: class names, as `read_labels` takes them; None: those that occur.
+        where, expected: what the rows are from, and what should be there.
+
+    Raises:
+        AnnotationError: a label that is no class, or no classes.
+    """
     # pandas writes whole numbers with a point where a column has gaps
     rows = [row._replace(label=re.sub(r"^(\d+)\.0+$", r"\1", row.label)) for row in rows]
-    where = ", ".join(map(str, files)) or str(root)
-    if labels is not None or entry.labels is not None:
-        classes = read_labels(labels if labels is not None else entry.labels or "")
-    elif entry.classes is not None:
-        classes = read_labels(entry.classes(request))
-    else:
-        classes = _classes_of(rows, where)
+    classes = _classes_of(rows, where) if labels is None else read_labels(labels)
     if not classes:
-        raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
+        raise AnnotationError(f"{where}: no classes of {name} {split} there; expected {expected}.")
     by_key = {class_key(name): i for i, name in enumerate(classes)}
     samples, missing = [], []
     for row in rows:
-        label = _label(row.label, by_key, classes, data)
-        found = _locate(row.places, label, request)
+        label = _label(row.label, by_key, classes, name)
+        found = _locate(row.places, label, find)
         if found is not None:
             samples.append(found)
         else:
             missing.append(Sample(row.places[0].name, label, *row.places[0][1:]))
-    return VideoList(data, split, fold, classes, tuple(samples), tuple(missing), tuple(dict.fromkeys(request.notes)))
+    return VideoList(name, split, None, classes, tuple(samples), tuple(missing))
 
 
 def _choose(known: dict[str, Any], name: str, what: str) -> Any:
@@ -148,13 +204,11 @@ def _choose(known: dict[str, Any], name: str, what: str) -> Any:
     return known[name]
 
 
-def _find_files(
-    entry: DataSet, root: Path, annotations: PathLike | None, split: str, fold: str | None
-) -> tuple[Path, ...]:
-    if not entry.files or (annotations is not None and Path(annotations).is_file()):
-        return (Path(annotations),) if annotations is not None else ()
+def _find_files(entry: DataSet, root: Path, annotations: Path | None, split: str, fold: str | None) -> tuple[Path, ...]:
+    if not entry.files or (annotations is not None and annotations.is_file()):
+        return (annotations,) if annotations is not None else ()
     names = [name.format(fold=fold) for name in entry.files[split]]
-    folders = [root, root / "annotations", root / "labels"] if annotations is None else [Path(annotations)]
+    folders = [root, root / "annotations", root / "labels"] if annotations is None else [annotations]
     for folder in folders:
         for name in names:
             if found := sorted(folder.glob(name)):
@@ -202,8 +256,8 @@ def _label(label: str, by_key: dict[str, int], classes: Sequence[str], data: str
     return index
 
 
-def _locate(places: tuple[Place, ...], label: int, request: Request) -> Sample | None:
+def _locate(places: tuple[Place, ...], label: int, find: Callable[[str], str | None]) -> Sample | None:
     for place in places:
-        if (path := request.find(place.name)) is not None:
+        if (path := find(place.name)) is not None:
             return Sample(path, label, place.start, place.end)
     return None

@@ -20,6 +20,7 @@ from timesformer_zoo.data.batches import OnError, VideoDataset, Where, make_load
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import fuse_views, inference
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.video.remote import shown
 from timesformer_zoo.writing import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ def _count(
         confusion=tuple(map(tuple, confusion.tolist())),
         top1=int(confusion.diag().sum()) / len(guesses),
         top5=among / len(guesses) if size > 5 else None,
-        skipped={videos.samples[i].path: reason for i, reason in sorted(skipped.items())},
-        missing=tuple(sample.path for sample in videos.missing),
+        skipped={shown(videos.samples[i].path): reason for i, reason in sorted(skipped.items())},
+        missing=tuple(shown(sample.path) for sample in videos.missing),
     )
 
 

@@ -35,6 +35,7 @@ from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
+from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class _Run:
         self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
+        data += f", window {videos.window}" if videos.window is not None else ""
         self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
         self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
 
@@ -175,6 +177,8 @@ class _Run:
             seed=self.recipe.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            shards=self.dataset.videos.shards,
+            window=self.dataset.videos.window,
         )
         batches = iter(make_loader(self.dataset, sampler, workers=workers))
         for step in range(sampler.start, sampler.stop):
@@ -210,7 +214,7 @@ class _Run:
         if not mean < math.inf:
             raise FloatingPointError(f"The loss at step {step} is {mean}: try a lower learning rate.")
         for part in parts:
-            self.state.skipped.update({self.dataset.videos.samples[i].path: why for i, why in part.skipped})
+            self.state.skipped.update({shown(self.dataset.videos.samples[i].path): why for i, why in part.skipped})
         self.state.step, self.state.loss = step + 1, self.state.loss + loss_sum
         self.state.seen += clips_seen
         accelerator.log({"loss": mean, "lr": self.optimizer.param_groups[-1]["lr"]}, step=step + 1)
