@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from timesformer_zoo.errors import (
     AnnotationError,
     CheckpointError,
+    ClusterError,
     DownloadError,
     MissingVideosError,
+    OutputError,
     TimesformerZooError,
     UploadError,
     VideoReadError,
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
+    from timesformer_zoo.engine.cluster import RayEngine
+    from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
+    from timesformer_zoo.engine.work import Work
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
     from timesformer_zoo.train.finetune import Finetuned, finetune
     from timesformer_zoo.train.recipe import RECIPES, Recipe
@@ -69,6 +74,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CHECKPOINTS",
     "DATASETS",
+    "ENGINES",
     "IMAGE_SUFFIXES",
     "PROTOCOLS",
     "RECIPES",
@@ -78,14 +84,18 @@ __all__ = [
     "Batch",
     "Checkpoint",
     "CheckpointError",
+    "ClusterError",
     "ClipSpec",
     "DownloadError",
     "Evaluation",
     "Finetuned",
     "FrameFolder",
     "Item",
+    "LocalEngine",
     "MissingVideosError",
+    "OutputError",
     "Prediction",
+    "RayEngine",
     "Recipe",
     "Sample",
     "Score",
@@ -99,6 +109,7 @@ __all__ = [
     "VideoDataset",
     "VideoList",
     "VideoReadError",
+    "Work",
     "attention_maps",
     "checkpoint_filter_fn",
     "checkpoint_of",
@@ -115,6 +126,7 @@ __all__ = [
     "load_model",
     "load_views",
     "make_loader",
+    "map_videos",
     "mean_of",
     "model_labels",
     "open_video",
@@ -157,6 +169,9 @@ _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
+    "engine.cluster": ("RayEngine",),
+    "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
+    "engine.work": ("Work",),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
     "train.finetune": ("Finetuned", "finetune"),
     "train.recipe": ("RECIPES", "Recipe"),

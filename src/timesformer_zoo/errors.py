@@ -3,8 +3,10 @@
 __all__ = [
     "AnnotationError",
     "CheckpointError",
+    "ClusterError",
     "DownloadError",
     "MissingVideosError",
+    "OutputError",
     "TimesformerZooError",
     "UploadError",
     "VideoReadError",
@@ -41,3 +43,11 @@ class AnnotationError(TimesformerZooError, ValueError):
 
 class MissingVideosError(TimesformerZooError, FileNotFoundError):
     """Videos that the annotations name are not there."""
+
+
+class OutputError(TimesformerZooError, OSError):
+    """A folder of results that can't be continued: another run writes there, or it is of other settings."""
+
+
+class ClusterError(TimesformerZooError, OSError):
+    """A cluster is not there, or its workers can't do anything at all."""

@@ -6,14 +6,16 @@ import glob
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from timesformer_zoo.data.index import VideoIndex, is_frame_folder
+from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 
-__all__ = ["find_videos", "print_json"]
+__all__ = ["engine_of", "find_videos", "print_json"]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -44,6 +46,15 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
             yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
         except AnnotationError as error:
             yield name, VideoReadError(str(error))
+
+
+def engine_of(args: Namespace) -> Engine:
+    """What --engine and the options of its group mean."""
+    given = {name: getattr(args, name) for name in ("address", "workers", "cpus", "gpus", "timeout", "attempts")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local" and given:
+        raise ValueError(f"--{next(iter(given))} is of a cluster: give --engine ray, too")
+    return ENGINES[args.engine](**given)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
