@@ -13,10 +13,11 @@ import json
 import logging
 import os
 import pickle
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -72,7 +73,9 @@ class RayEngine:
 
     def _wave(self, work: Work, videos: list[tuple[int, str]], ledger: Any) -> Iterator[tuple[int, Row]]:
         import ray
+        from ray import cloudpickle
 
+        pickled = cloudpickle.dumps(work)  # not by Ray: a worker that can't read it is to say so in our words
         total = ray.cluster_resources()
         gpus = self.gpus if self.gpus is not None else min(total.get("GPU", 0), 1)
         room = int(min([total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / gpus] if gpus else [])]))
@@ -81,7 +84,7 @@ class RayEngine:
         blocks = [{"videos": pickle.dumps(videos[i : i + size])} for i in range(0, len(videos), size)]
         answers = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
             _Worker,
-            fn_constructor_args=(work, ledger, self.timeout, self.attempts, max(1, int(self.cpus))),
+            fn_constructor_args=(pickled, ledger, self.timeout, self.attempts, max(1, int(self.cpus))),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=self.workers, initial_size=start, max_tasks_in_flight_per_actor=2
@@ -90,12 +93,15 @@ class RayEngine:
             num_gpus=gpus,
         )
         due = dict(videos)
-        for block in answers.iter_rows():
-            for number, answer in pickle.loads(block["answers"]):
-                if isinstance(answer, BaseException):
-                    raise answer
-                if due.pop(number, None) is not None:
-                    yield number, json.loads(answer)
+        try:
+            for block in answers.iter_rows():
+                for number, answer in pickle.loads(block["answers"]):
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    if due.pop(number, None) is not None:
+                        yield number, json.loads(answer)
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray gave up: {' '.join(str(error).split())}") from error
         if due:
             raise ClusterError(f"{len(due)} videos got no answer, {next(iter(due.values()))} first; run it again")
 
@@ -103,9 +109,9 @@ class RayEngine:
 class _Worker:
     """One of the pool; works on a block at a time."""
 
-    def __init__(self, work: Work, ledger: Any, timeout: float | None, attempts: int, threads: int) -> None:
-        self._work, self._ledger, self._timeout, self._attempts = work, ledger, timeout, attempts
-        self._threads = threads
+    def __init__(self, work: bytes, ledger: Any, timeout: float | None, attempts: int, threads: int) -> None:
+        self._work, self._ledger, self._timeout = work, ledger, timeout
+        self._attempts, self._threads = attempts, threads
         self._answer: Any = None
         self._ended: Any = None
 
@@ -134,7 +140,11 @@ class _Worker:
         import torch
 
         torch.set_num_threads(self._threads)
-        self._answer = self._work.load()
+        try:
+            work = pickle.loads(self._work)
+        except ImportError as error:
+            raise ClusterError(f"a worker can't read the work: {error}; install on every machine what it imports") from None
+        self._answer = work.load()
 
     def _video(self, number: int, path: str) -> Row:
         reason = self._begin(number)
@@ -231,9 +241,9 @@ def _portable(error: Exception) -> Exception:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """The cluster that this process is in, or else one that it joins for as long as this lasts, and quietly: what Ray
-    tells of workers that died would get among the answers on standard output."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    tells of workers that died would get among the answers on standard output. Its own logs have it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal") == "fatal"
     import ray
     import ray.data
     from ray._private import worker
@@ -243,14 +253,30 @@ def _cluster(address: str | None) -> Iterator[None]:
         return
     worker._worker_logs_enabled = False
     try:
-        ray.init(address, include_dashboard=False if address is None else None, log_to_driver=False, logging_level=40)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        with _silence() if quiet else nullcontext():
+            ray.init(address, include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}; is it running?") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
     try:
         yield
     finally:
         ray.shutdown()
         worker._worker_logs_enabled = True
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Of native code: it announces there that it will log less."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
