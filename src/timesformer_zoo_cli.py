@@ -46,6 +46,7 @@ DATASETS = {
 
 MODEL = "a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
 JSON = "print JSON, one object in a line"
+_EXTRAS = {"accelerate": "train", "tensorboard": "train", "ray": "cluster", "pyarrow": "cluster", "pandas": "cluster"}
 # What shtab has as shtab.FILE: which completions a shell is to offer.
 _FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
@@ -380,7 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
         return 1
     except ModuleNotFoundError as error:
-        extra = {"accelerate": "train", "tensorboard": "train", "ray": "cluster"}.get(str(error.name))
+        extra = _EXTRAS.get(str(error.name))
         if extra is None:
             raise
         problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra}]'", 1

@@ -15,18 +15,20 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "factories": "errors labels model weights",
     "video": "errors",
     "data": "errors labels video",
+    "engine": "errors",
     "hub": "errors labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
     "explanation": "errors labels model weights factories video hub",
     "train": "errors labels model weights factories video hub results prediction explanation data",
-    "cli": "errors labels model weights factories video hub results prediction explanation data train",
+    "cli": "errors labels model weights factories video hub results prediction explanation data train engine",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
     "av": ["video/container", "video/index", "video/decoders"],
     "decord": ["video/decoders"],
+    "ray": ["engine/cluster"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,9 @@ from timesformer_zoo import ClusterError, RayEngine, map_videos, save_pretrained
 from timesformer_zoo_cli import main
 
 ray = pytest.importorskip("ray", reason="needs timesformer-zoo[cluster]")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,7 @@ def test_a_killed_worker_changes_nothing_and_poison_is_reported_once(
     assert len({process for process, _ in begun(log)}) >= 2 + 1 + 3 + 1  # two, and one for each that died
 
 
+@pytest.mark.slow
 def test_after_a_killed_driver_a_rerun_does_what_is_left(address: str, tmp_path: Path) -> None:
     names = [f"slow{number}.mp4" for number in range(40)]
     log, out = tmp_path / "log", tmp_path / "out"
@@ -128,6 +130,7 @@ def test_the_command_prints_what_the_local_one_prints(
     assert "--clips is for looking once" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_call_is_raised_and_not_retried(address: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(ValueError, match="the call makes no sense"):

@@ -42,7 +42,7 @@ class RayEngine:
     """
 
     address: str | None = None
-    """"auto", host:port or ray://host:port; None: RAY_ADDRESS, or where that is not set this machine alone."""
+    """"auto": of the cluster that this machine is one of; or host:port; None: RAY_ADDRESS, or this machine alone."""
     workers: int | None = None
     """At most; None: as many as the cluster has room for."""
     cpus: float = 1
@@ -58,6 +58,11 @@ class RayEngine:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected a positive number")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(
+                f"address is {self.address}, a client's connection, with which a run would end; "
+                "start the run on a machine of the cluster, as `ray job submit` does, with address auto"
+            )
 
     def run(self, work: Work, videos: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
         """As `Engine.run`, which see."""
@@ -143,7 +148,9 @@ class _Worker:
         try:
             work = pickle.loads(self._work)
         except ImportError as error:
-            raise ClusterError(f"a worker can't read the work: {error}; install on every machine what it imports") from None
+            raise ClusterError(
+                f"a worker can't read the work: {error}; install on every machine what it imports"
+            ) from None
         self._answer = work.load()
 
     def _video(self, number: int, path: str) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from timesformer_zoo.engine.cluster import RayEngine
 from timesformer_zoo.engine.results import ResultFolder
