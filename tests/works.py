@@ -44,6 +44,7 @@ class Length:
     log: str = ""
     unit: int = 1
     fails: str = ""
+    seconds: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Length:
 
         def answer(path: str) -> dict[str, Any]:
             note(self.log, path)
+            time.sleep(self.seconds)
             misfortune(path)
             return {"length": len(path) * self.unit}
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster: two nodes on this machine, so that two workers have a core each; workers and drivers are killed."""
+"""A real Ray cluster of two nodes on this machine, a core and a worker each; workers and drivers are killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     node = dict(num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
@@ -33,8 +33,13 @@ def address() -> Iterator[str]:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # so that workers find works.py
         cluster = Cluster(initialize_head=True, head_node_args=node)
         cluster.add_node(**node)
-        yield cluster.address
+        yield cluster
         cluster.shutdown()
+
+
+@pytest.fixture
+def address(cluster: Any) -> str:
+    return cluster.address
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +143,24 @@ def test_what_is_wrong_with_the_call_is_raised_and_not_retried(address: str, tmp
     assert log.read_text().split() == ["nonsense.mp4"]
     with pytest.raises(ClusterError, match="3 workers died while they loaded the work; is the memory enough"):
         list(map_videos(Length(fails="killer"), ["a.mp4"], engine=RayEngine(address)))
+
+
+@pytest.mark.slow
+def test_a_lost_machine_changes_nothing(cluster: Any, tmp_path: Path) -> None:
+    """It is noticed after ten seconds without a word from it, and does not come back."""
+    names = [f"{number}.mp4" for number in range(30)]
+    node = cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
+    lost = False
+    for _ in map_videos(Length(seconds=0.3), names, engine=RayEngine(cluster.address, workers=3), out=tmp_path):
+        if not lost:
+            cluster.remove_node(node, allow_graceful=False)
+            lost = True
+    assert rows_in(tmp_path) == {name: {"path": name, "length": len(name)} for name in names}
+
+
+def test_a_worker_that_fits_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        ClusterError, match=r"no machine has 1000 cores and 0\.5 GPUs, which a worker is to have; ask for"
+    ):
+        list(map_videos(Length(), ["a.mp4"], engine=RayEngine(cpus=1000, gpus=0.5)))

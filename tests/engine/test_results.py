@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -47,10 +48,10 @@ def test_a_rerun_does_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(map_videos(Length(), NAMES, out=out))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has none")
-@pytest.mark.parametrize("torn", [b"", b'{"path": "video6.mp4", "len', b'{"path": "video6.mp4", "len\0\0\0\n'])
-def test_a_killed_run_leaves_nothing_twice_and_nothing_half(torn: bytes, tmp_path: Path) -> None:
-    out, log = tmp_path / "out", tmp_path / "log"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that was killed in its fifth video."""
+    out = tmp_path_factory.mktemp("killed") / "out"
     script = f"""
 from works import Length
 from timesformer_zoo import map_videos
@@ -59,6 +60,13 @@ list(map_videos(Length(), {[*NAMES[:4], "killer.mp4", *NAMES[4:]]}, out={str(out
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment)
     assert done.returncode == -signal.SIGKILL
+    return out
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has none")
+@pytest.mark.parametrize("torn", [b"", b'{"path": "video6.mp4", "len', b'{"path": "video6.mp4", "len\0\0\0\n'])
+def test_a_killed_run_leaves_nothing_twice_and_nothing_half(torn: bytes, killed: Path, tmp_path: Path) -> None:
+    out, log = Path(copytree(killed, tmp_path / "out")), tmp_path / "log"
     (partial,) = out.glob("*.partial")
     assert not list(out.glob("part-*.jsonl"))
     with partial.open("ab") as file:
@@ -72,6 +80,22 @@ def test_an_error_ends_the_run_and_leaves_what_is_done(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         list(map_videos(Length(), [*NAMES[:2], "too_large.mp4", NAMES[2]], out=tmp_path))
     assert [row["path"] for row in rows_in(tmp_path)] == NAMES[:2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
+def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # two rows and a half
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            list(map_videos(Length(), NAMES, out=tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("part-*.jsonl"))
+    list(map_videos(Length(), NAMES, out=tmp_path))
+    assert rows_in(tmp_path) == list(map_videos(Length(), NAMES))
 
 
 def test_rows_with_an_error_are_made_again_on_demand(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import os
 import pickle
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -81,10 +82,9 @@ class RayEngine:
         from ray import cloudpickle
 
         pickled = cloudpickle.dumps(work)  # not by Ray: a worker that can't read it is to say so in our words
-        total = ray.cluster_resources()
-        gpus = self.gpus if self.gpus is not None else min(total.get("GPU", 0), 1)
-        room = int(min([total.get("CPU", 0) / self.cpus, *([total.get("GPU", 0) / gpus] if gpus else [])]))
-        start = max(1, min(room, self.workers or room))
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        gpus = self.gpus if self.gpus is not None else min(sum(machine.get("GPU", 0) for machine in machines), 1)
+        start = max(1, min(self._room(machines, gpus), self.workers or _WAVE))
         size = max(1, min(_BLOCK, len(videos) // (8 * start)))
         blocks = [{"videos": pickle.dumps(videos[i : i + size])} for i in range(0, len(videos), size)]
         answers = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
@@ -109,6 +109,17 @@ class RayEngine:
             raise ClusterError(f"Ray gave up: {' '.join(str(error).split())}") from error
         if due:
             raise ClusterError(f"{len(due)} videos got no answer, {next(iter(due.values()))} first; run it again")
+
+    def _room(self, machines: list[dict[str, float]], gpus: float) -> int:
+        """Workers that the cluster can have now."""
+        needed = {"CPU": self.cpus, "GPU": gpus} if gpus else {"CPU": self.cpus}
+        room = sum(int(min(machine.get(name, 0) / value for name, value in needed.items())) for machine in machines)
+        if not room:
+            what = f"no machine has {self.cpus:g} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+            if self.address is None:
+                raise ClusterError(f"{what}, which a worker is to have; ask for less, or give a cluster's address")
+            warnings.warn(f"{what}, which a worker is to have; waiting for one", stacklevel=2)
+        return room
 
 
 class _Worker:
@@ -258,12 +269,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray's None is any cluster that runs here
     worker._worker_logs_enabled = False
     try:
         with _silence() if quiet else nullcontext():
-            ray.init(address, include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR")
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}; is it running?") from error
+        raise ClusterError(f"no Ray cluster at {address}: {error}; is it running?") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well

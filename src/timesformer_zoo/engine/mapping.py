@@ -79,7 +79,7 @@ def map_videos(
         if engine not in ENGINES:
             raise ValueError(f"engine {engine!r} is not known; expected one of {', '.join(ENGINES)}")
         engine = ENGINES[engine]()
-    paths = map(os.fspath, videos)
+    paths = (os.fspath(video) for video in videos)
     if out is None:
         return _in_order(engine.run(work, enumerate(paths)))
     return _into_folder(engine, work, paths, out, retry_errors)

@@ -113,7 +113,7 @@ class ResultFolder:
         ]
         if differ:
             raise OutputError(
-                f"{self._folder} holds rows of other settings: {', '.join(differ)}; choose another folder, or the same settings"
+                f"{self._folder} holds rows of other settings: {', '.join(differ)}; choose another folder"
             )
 
 
