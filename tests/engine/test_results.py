@@ -123,7 +123,7 @@ def test_a_folder_is_of_one_work_and_one_run_at_a_time(tmp_path: Path) -> None:
     next(running)
     with pytest.raises(OutputError, match="another run writes there"):
         next(map_videos(Length(), NAMES, out=tmp_path))
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     assert rows_in(tmp_path) == [{"path": NAMES[0], "length": 10}]
     with pytest.raises(OutputError, match=r"rows of other settings: unit 1, not 2; choose"):
         next(map_videos(Length(unit=2), NAMES, out=tmp_path))

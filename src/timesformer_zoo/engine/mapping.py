@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +47,7 @@ def map_videos(
     engine: Engine | str = "local",
     out: str | os.PathLike[str] | None = None,
     retry_errors: bool = False,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Do the same to many videos: a row for each, plain values for JSON, as soon as it is there.
 
         rows = map_videos(Sharpness(), glob("footage/**/*.mp4"), engine=RayEngine(address="auto"), out="sharpness")
@@ -85,7 +85,7 @@ def map_videos(
     return _into_folder(engine, work, paths, out, retry_errors)
 
 
-def _in_order(rows: Iterator[tuple[int, Row]]) -> Iterator[Row]:
+def _in_order(rows: Iterator[tuple[int, Row]]) -> Generator[Row, None, None]:
     waiting: dict[int, Row] = {}
     due = 0
     for number, row in rows:
@@ -97,7 +97,7 @@ def _in_order(rows: Iterator[tuple[int, Row]]) -> Iterator[Row]:
 
 def _into_folder(
     engine: Engine, work: Work, paths: Iterable[str], out: str | os.PathLike[str], retry_errors: bool
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     with ResultFolder(out, work.settings, retry_errors=retry_errors) as results:
         todo = (path for path in paths if results.claim(path))
         for _, row in engine.run(work, enumerate(todo)):
