@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -34,6 +35,15 @@ def test_without_a_folder_rows_come_one_by_one_in_order(tmp_path: Path) -> None:
         {"path": "a.mp4", "length": 5},
         {"path": "b.mp4", "length": 5},
     ]
+
+
+def test_rows_of_an_engine_that_keeps_no_order_are_put_in_order() -> None:
+    class Backwards:
+        def run(self, work: Any, videos: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+            return ((number, {"path": path}) for number, path in reversed(list(videos)))
+
+    rows = map_videos(Length(), NAMES, engine=Backwards())
+    assert [row["path"] for row in rows] == NAMES
 
 
 def test_a_rerun_does_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
