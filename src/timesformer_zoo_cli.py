@@ -23,6 +23,7 @@ MODES = ("space_only", "joint", "divided", "local_global", "axial")
 TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
 LICENCES = ("apache-2.0", "cc-by-nc-4.0")
 RECIPES = ("paper", "small-data")
+ENGINES = ("local", "ray")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
     "official": "the authors' code: clips from frame 0, sum of the logits",
@@ -48,6 +49,12 @@ DATASETS = {
 
 MODEL = "a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
 JSON = "print JSON, one object in a line"
+_EXTRAS = {
+    **dict.fromkeys(["accelerate", "tensorboard"], "train"),
+    **dict.fromkeys(["ray", "pyarrow", "pandas"], "cluster"),
+    "datasets": "datasets",
+    "aiohttp": "remote",
+}
 # What shtab has as shtab.FILE: which completions a shell is to offer.
 _FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
@@ -97,6 +104,30 @@ def _classify(parser: ArgumentParser) -> None:
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
+    _many(parser)
+
+
+def _many(parser: ArgumentParser) -> None:
+    """Arguments of the verbs that work on many files."""
+    group = parser.add_argument_group("many files")
+    group.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="write JSON lines there and print only how many; the same command again does what is left",
+    )
+    group.add_argument("--retry-errors", action="store_true", help="do again the videos that FOLDER has an error of")
+    group.add_argument(
+        "--engine", default="local", choices=ENGINES, help="this process, or a Ray cluster (default: %(default)s)"
+    )
+    group.add_argument("--address", help="ray: of the cluster, auto or HOST:PORT (default: this machine alone)")
+    group.add_argument("--workers", metavar="N", type=int, help="ray: at most (default: as many as have room)")
+    group.add_argument("--cpus", metavar="N", type=float, help="ray: cores of a worker (default: 1)")
+    group.add_argument("--gpus", metavar="N", type=float, help="ray: of a worker, such as 0.25 (default: 1 if any)")
+    group.add_argument("--timeout", metavar="SECONDS", type=float, help="ray: give up a video that takes longer")
+    group.add_argument(
+        "--attempts", metavar="N", type=int, help="ray: give up a video that N workers died of (default: 3)"
+    )
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -374,10 +405,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        extra = {"accelerate": "train", "tensorboard": "train", "datasets": "datasets", "aiohttp": "remote"}
-        if error.name not in extra:
+        extra = _EXTRAS.get(str(error.name))
+        if extra is None:
             raise
-        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra[error.name]}]'", 1
+        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra}]'", 1
     except (OSError, ValueError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

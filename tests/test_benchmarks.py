@@ -22,6 +22,7 @@ import peers  # noqa: E402
 import products  # noqa: E402
 import quantize  # noqa: E402
 import results  # noqa: E402
+import scale  # noqa: E402
 import startup  # noqa: E402
 import training  # noqa: E402
 
@@ -143,3 +144,12 @@ def test_options_that_make_no_sense(capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(SystemExit):
             results.run("", [forward.TABLE], arguments)
         assert message in capsys.readouterr().err
+
+
+def test_what_many_videos_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(["--quick", "--videos", "3600"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny, once"))
+    *_, clips, read, classify, read_hours, classify_hours = [cell.strip() for cell in row.strip("| ").split("|")]
+    assert clips == "3"
+    assert abs(float(read) - float(read_hours)) < 0.51  # an hour a second
+    assert abs(float(classify) - float(classify_hours)) < 0.51

@@ -16,12 +16,13 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "factories": "errors labels model weights",
     "video": "errors",
     "data": "errors labels video",
+    "engine": "errors",
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
     "explanation": "errors writing labels model weights factories video hub",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
-    "cli": "errors writing labels model weights factories video hub results prediction explanation data train",
+    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
@@ -31,6 +32,7 @@ ONLY_IN = {
     "fsspec": ["video/remote"],
     "upath": ["video/remote"],
     "datasets": ["data/sources"],
+    "ray": ["engine/cluster"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from timesformer_zoo.errors import (
     AnnotationError,
     CheckpointError,
+    ClusterError,
     DownloadError,
     MissingVideosError,
+    OutputError,
     TimesformerZooError,
     UploadError,
     VideoReadError,
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.sources import read_dataset, read_shards
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
+    from timesformer_zoo.engine.cluster import RayEngine
+    from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
+    from timesformer_zoo.engine.work import Work
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
     from timesformer_zoo.train.finetune import Finetuned, finetune
     from timesformer_zoo.train.recipe import RECIPES, Recipe
@@ -72,6 +77,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CHECKPOINTS",
     "DATASETS",
+    "ENGINES",
     "IMAGE_SUFFIXES",
     "PROTOCOLS",
     "RECIPES",
@@ -83,13 +89,17 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClipSpec",
+    "ClusterError",
     "DownloadError",
     "Evaluation",
     "Finetuned",
     "FrameFolder",
     "Item",
+    "LocalEngine",
     "MissingVideosError",
+    "OutputError",
     "Prediction",
+    "RayEngine",
     "Recipe",
     "Result",
     "Sample",
@@ -104,6 +114,7 @@ __all__ = [
     "VideoDataset",
     "VideoList",
     "VideoReadError",
+    "Work",
     "WriteError",
     "attention_maps",
     "card_facts",
@@ -122,6 +133,7 @@ __all__ = [
     "load_model",
     "load_views",
     "make_loader",
+    "map_videos",
     "mean_of",
     "model_labels",
     "normalize_clips",
@@ -168,6 +180,9 @@ _LAZY = {
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.sources": ("read_dataset", "read_shards"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
+    "engine.cluster": ("RayEngine",),
+    "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
+    "engine.work": ("Work",),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
     "train.finetune": ("Finetuned", "finetune"),
     "train.recipe": ("RECIPES", "Recipe"),

@@ -3,8 +3,10 @@
 __all__ = [
     "AnnotationError",
     "CheckpointError",
+    "ClusterError",
     "DownloadError",
     "MissingVideosError",
+    "OutputError",
     "TimesformerZooError",
     "UploadError",
     "VideoReadError",
@@ -46,3 +48,11 @@ class MissingVideosError(TimesformerZooError, FileNotFoundError):
 
 class WriteError(TimesformerZooError, OSError):
     """A file could not be written: the disk is full, or the folder read-only. What had its name before is unchanged."""
+
+
+class OutputError(TimesformerZooError, OSError):
+    """A folder of results that can't be continued: another run writes there, or it is of other settings."""
+
+
+class ClusterError(TimesformerZooError, OSError):
+    """A cluster is not there, or its workers can't do anything at all."""

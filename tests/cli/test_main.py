@@ -14,6 +14,7 @@ import timesformer_zoo_cli
 from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
+    ENGINES,
     PROTOCOLS,
     RECIPES,
     AttentionMode,
@@ -44,6 +45,10 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--windows", "--max-windows", "0"], 2, "max_windows is 0"),
         (["classify", "{video}", "--windows", "--clips", "2"], 2, "--clips is for looking once"),
         (["classify", "{video}", "--no-windows", "--step", "2"], 2, "--no-windows and --step contradict"),
+        (["classify", "{video}", "--workers", "2"], 2, "--workers is of a cluster: give --engine ray, too"),
+        (["classify", "{video}", "--engine", "ray", "--workers", "0"], 2, "workers is 0"),
+        (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
+        (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
         (["list", "--task", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
         (["list", "--task", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --task"),
@@ -69,6 +74,12 @@ def test_what_finetune_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Ou
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert main(["finetune", "videos", "--out", "out"]) == 1
     assert capsys.readouterr().err.endswith("needs accelerate: pip install 'timesformer-zoo[train]'\n")
+
+
+def test_what_a_cluster_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["classify", "video.mp4", "--engine", "ray"]) == 1
+    assert capsys.readouterr().err.endswith("needs ray: pip install 'timesformer-zoo[cluster]'\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -104,6 +115,7 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
+    assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
     assert list(timesformer_zoo_cli.RECIPES) == list(RECIPES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]

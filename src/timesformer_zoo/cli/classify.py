@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from timesformer_zoo.cli.common import find_videos, print_json
+from timesformer_zoo.cli.common import engine_of, find_videos, print_json
+from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model
 from timesformer_zoo.model.timesformer import TimeSformer
@@ -28,85 +31,134 @@ Answer = dict[str, Any]  # of one video, as --json prints it
 
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo classify`."""
-    device = args.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if args.device is not None:
+        try:
+            torch.device(args.device)
+        except RuntimeError as error:
+            raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    if args.retry_errors and args.out is None:
+        raise ValueError("--retry-errors is for the rows that a folder has: give it by --out")
+    engine = engine_of(args)
     videos = list(find_videos(args.videos))
-    model = load_model(args.model, device=device)
-    in_windows = _in_windows(args, model)
+    work = Classify(**{field.name: getattr(args, field.name) for field in fields(Classify) if field.name != "watch"})
     console = Console(stderr=True)
-    status = 0
     answers: list[Answer] = []
+    done = errors = 0
     # What is printed above the bar goes where the bar does, unless the output is read by another than the terminal.
     with Progress(
         console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
     ) as bar:
         task = bar.add_task("classifying", total=len(videos))
-        for number, (path, problem) in enumerate(videos):
-            try:
-                if problem is not None:
-                    raise problem
-                answer = _over_time(model, path, args, bar) if in_windows else _once(model, path, args)
-            except VideoReadError as error:
-                print(f"timesformer-zoo classify: {error}", file=sys.stderr)
-                answer = {"path": shown(path), "error": str(error)}
-                status = 1
-            if args.json:
-                print_json(answer)
-            elif "error" not in answer:
-                print("\n".join(_lines(answer)), flush=True)
-            answers.append(answer)
-            bar.update(task, completed=number + 1)
-    if len(answers) > 1 and in_windows and not args.json:
+        if args.engine == "local":
+            work = replace(work, watch=partial(_watched, bar))
+        paths = (path for path, problem in videos if problem is None)
+        rows = map_videos(work, paths, engine=engine, out=args.out, retry_errors=args.retry_errors)
+        for answer in _in_place(videos, rows) if args.out is None else _and_problems(videos, rows):
+            done += 1
+            answer = {**answer, "path": shown(answer["path"])}
+            if "error" in answer:
+                print(f"timesformer-zoo classify: {answer['error']}", file=sys.stderr)
+                errors += 1
+            if args.out is None:
+                answers.append(answer)
+                if args.json:
+                    print_json(answer)
+                elif "error" not in answer:
+                    print("\n".join(_lines(answer)), flush=True)
+            bar.update(task, completed=done)
+    if args.out is not None:
+        _print_counts(args, done, len(videos) - done, errors)
+    elif len(answers) > 1 and not args.json and any("timeline" in answer for answer in answers):
         _print_table(answers)
-    return status
+    return 1 if errors else 0
 
 
-def _in_windows(args: Namespace, model: TimeSformer) -> bool:
-    of_windows = [name for name in ("window", "step") if getattr(args, name) is not None]
-    if args.windows is False and of_windows:
-        raise ValueError(f"--no-windows and --{of_windows[0]} contradict each other: leave one out")
-    if args.clips is not None and (args.windows or of_windows):
-        raise ValueError("--clips is for looking once, with --no-windows; a window has one clip")
-    if args.windows is not None:
-        return bool(args.windows)
-    return bool(of_windows) or (clip_spec(model).windows and args.clips is None)
+Found = Sequence[tuple[str, VideoReadError | None]]
 
 
-def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
-    spec = clip_spec(model)
-    views = {"clips": args.clips or spec.clips, "crops": args.crops or spec.crops}
-    return {**predict(model, [path], args.top_k, args.clips, args.crops)[0].to_dict(), **views}
+def _in_place(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
+    """Rows come in the order of the videos; where a name led to none, its error."""
+    for path, problem in videos:
+        yield next(rows) if problem is None else {"path": shown(path), "error": str(problem)}
 
 
-def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:
-    windows: list[Prediction] = []
+def _and_problems(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
+    yield from ({"path": shown(path), "error": str(problem)} for path, problem in videos if problem is not None)
+    yield from rows
+
+
+@dataclass(frozen=True)
+class Classify:
+    """What is done to a video; its fields are options of the command."""
+
+    model: str
+    device: str | None
+    windows: bool | None
+    window: float | None
+    step: float | None
+    max_windows: int
+    top_k: int
+    clips: int | None
+    crops: int | None
+    watch: Callable[[str, Iterable[Prediction]], Iterable[Prediction]] | None = None  # sees windows as they come
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that answers depend on."""
+        names = [field.name for field in fields(self) if field.name not in ("device", "watch")]
+        return {"verb": "classify", **{name: getattr(self, name) for name in names}}
+
+    def load(self) -> Callable[[str], Answer]:
+        """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
+        device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        model = load_model(self.model, device=device)
+        return partial(self._over_time if self._in_windows(model) else self._once, model)
+
+    def _in_windows(self, model: TimeSformer) -> bool:
+        of_windows = [name for name in ("window", "step") if getattr(self, name) is not None]
+        if self.windows is False and of_windows:
+            raise ValueError(f"--no-windows and --{of_windows[0]} contradict each other: leave one out")
+        if self.clips is not None and (self.windows or of_windows):
+            raise ValueError("--clips is for looking once, with --no-windows; a window has one clip")
+        if self.windows is not None:
+            return self.windows
+        return bool(of_windows) or (clip_spec(model).windows and self.clips is None)
+
+    def _once(self, model: TimeSformer, path: str) -> Answer:
+        spec = clip_spec(model)
+        views = {"clips": self.clips or spec.clips, "crops": self.crops or spec.crops}
+        return {**predict(model, [path], self.top_k, self.clips, self.crops)[0].to_dict(), **views}
+
+    def _over_time(self, model: TimeSformer, path: str) -> Answer:
+        coming: Iterable[Prediction] = predict_windows(
+            model, path, 1, self.crops, window=self.window, step=self.step, max_windows=self.max_windows
+        )
+        windows = list(coming if self.watch is None else self.watch(path, coming))
+        segments = timeline(windows)
+        first, *rest = windows
+        return {
+            "start": first.start,
+            "end": windows[-1].end,
+            "duration": first.duration,
+            "windows": {
+                "count": len(windows),
+                "seconds": _seconds(first.end, first.start),
+                "every": _seconds(rest[0].start, first.start) if rest else None,
+            },
+            "summary": _summary(segments),
+            "timeline": [segment.to_dict() for segment in segments],
+        }
+
+
+def _watched(bar: Progress, path: str, windows: Iterable[Prediction]) -> Iterator[Prediction]:
+    """A bar of the video's own beside the one of all."""
     task = bar.add_task(os.path.basename(shown(path).rstrip(os.sep))[-40:], total=None)
     try:
-        for window in predict_windows(
-            model, path, 1, args.crops, window=args.window, step=args.step, max_windows=args.max_windows
-        ):
-            windows.append(window)
+        for window in windows:
             bar.update(task, total=window.duration, completed=window.end)
+            yield window
     finally:
         bar.remove_task(task)
-    segments = timeline(windows)
-    first, *rest = windows
-    return {
-        "path": shown(path),
-        "start": first.start,
-        "end": windows[-1].end,
-        "duration": first.duration,
-        "windows": {
-            "count": len(windows),
-            "seconds": _seconds(first.end, first.start),
-            "every": _seconds(rest[0].start, first.start) if rest else None,
-        },
-        "summary": _summary(segments),
-        "timeline": [segment.to_dict() for segment in segments],
-    }
 
 
 def _seconds(end: float | None, start: float | None) -> float:
@@ -176,3 +228,11 @@ def _print_table(answers: Sequence[Answer]) -> None:
         length = _clock(answer["duration"]) if "duration" in answer else ""
         words = "could not be read" if "error" in answer else _words(answer["summary"])
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
+
+
+def _print_counts(args: Namespace, done: int, before: int, errors: int) -> None:
+    """Of rows that are in a folder and not printed."""
+    if args.json:
+        print_json({"out": str(args.out), "done": done, "before": before, "errors": errors})
+    else:
+        print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
+from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
 from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
@@ -20,7 +21,7 @@ from timesformer_zoo.video.shards import is_member
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluate import Evaluation
 
-__all__ = ["data_in_words", "find_videos", "print_json", "result_of"]
+__all__ = ["data_in_words", "engine_of", "find_videos", "print_json", "result_of"]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -85,6 +86,15 @@ def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
             yield name, VideoReadError(f"{shown(name)}: no videos in this folder")
     except VideoReadError as error:
         yield name, error
+
+
+def engine_of(args: Namespace) -> Engine:
+    """What --engine and the options of its group mean."""
+    given = {name: getattr(args, name) for name in ("address", "workers", "cpus", "gpus", "timeout", "attempts")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local" and given:
+        raise ValueError(f"--{next(iter(given))} is of a cluster: give --engine ray, too")
+    return ENGINES[args.engine](**given)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
