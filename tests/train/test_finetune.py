@@ -12,7 +12,8 @@ from ranks import LIMIT, join, launch
 from safetensors.torch import load_file
 
 from timesformer_zoo import TimeSformer, VideoDataset, finetune, read_videos
-from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.optim import make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate
 from timesformer_zoo_cli import main
 
 PLAIN = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)

@@ -14,7 +14,7 @@ Legend: B videos, V views, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torchvision import tv_tensors
 
+from timesformer_zoo.data.balance import balanced_order
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
@@ -40,6 +41,7 @@ class Draw(NamedTuple):
 
     sample: int
     epoch: int
+    turn: int = 0  # of the sample in this epoch, where it may have several
 
 
 class Item(NamedTuple):
@@ -120,7 +122,8 @@ class VideoDataset(Dataset[Item]):
 
     def __getitem__(self, draw: int | Draw) -> Item:
         if isinstance(draw, Draw):
-            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample)
+            turn = [draw.turn] if draw.turn else []
+            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample, *turn)
         else:
             index, seed = draw, int(torch.randint(2**62, ())) if self.training else 0
         sample = self.videos.samples[index]
@@ -192,6 +195,7 @@ class StepSampler(Sampler[list[Draw]]):
         start: steps done before.
         accumulation: micro-batches of a step in a process.
         rank, world: this process, and how many there are.
+        balance: the samples' classes, to draw each class equally often (`balanced_order`); None: each sample once.
     """
 
     def __init__(
@@ -205,7 +209,10 @@ class StepSampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        balance: Sequence[int] | None = None,
     ) -> None:
+        if balance is not None and len(balance) != size:
+            raise ValueError(f"balance has {len(balance)} classes, expected one for each of {size} samples")
         if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
             raise ValueError(
                 f"size {size}, batch_size {batch_size}, accumulation {accumulation} and world {world} must be 1 or "
@@ -213,21 +220,27 @@ class StepSampler(Sampler[list[Draw]]):
             )
         self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
         self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
+        self.balance = balance
         self.steps_per_epoch = -(-size // batch_size)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order: list[int] = []
+        order: list[Draw] = []
         for step in range(self.start, self.stop):
             epoch, first = divmod(step, self.steps_per_epoch)
             if not order or first == 0:
-                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-                order = torch.randperm(self.size, generator=generator).tolist()
-            draws = [Draw(i, epoch) for i in order[first * self.batch_size : (first + 1) * self.batch_size]]
+                order = self._order(epoch)
+            draws = order[first * self.batch_size : (first + 1) * self.batch_size]
             for part in range(self.accumulation):
                 yield draws[self.rank + part * self.world :: self.world * self.accumulation]
+
+    def _order(self, epoch: int) -> list[Draw]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+        if self.balance is not None:
+            return [Draw(sample, epoch, turn) for sample, turn in balanced_order(self.balance, generator)]
+        return [Draw(i, epoch) for i in torch.randperm(self.size, generator=generator).tolist()]
 
 
 def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:

@@ -30,14 +30,16 @@ from torchvision.transforms import v2
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
+from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patience
 from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Finetuned", "finetune"]
+__all__ = ["Finetuned", "Run", "finetune"]
 
 PathLike = str | os.PathLike[str]
 
@@ -47,8 +49,9 @@ class Finetuned:
     """What a run gives."""
 
     model: TimeSformer  # the trained weights, or their average if the recipe says so; on the CPU, or where that is
-    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
+    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, its scores
     skipped: dict[str, str]  # path -> why it could not be read
+    best: dict[str, Any] | None = None  # metric, value, epoch and step of the model, if it is not the last
 
 
 def finetune(
@@ -67,6 +70,11 @@ def finetune(
 ) -> Finetuned:
     """Train a model on videos; go on where an earlier call with the same `folder` stopped.
 
+    A call that goes on says so, and so does one that finds all done. It may ask for more epochs than the one before:
+    the learning rate then goes on where the schedule of the new number has it. A cosine that had come to 0 after 10
+    epochs is, with 20 of them, half way down, so extending is a warm restart; the schedule of steps keeps its
+    milestones unless the recipe has others.
+
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
             `drop_path_rate`.
@@ -74,32 +82,33 @@ def finetune(
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
-        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched.
+        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched. Trackers that one
+            was given, and that are initialised (`init_trackers`), get loss and lr of each step and each epoch's scores.
         workers: processes that decode, for each training process.
         save_every: optimizer steps between checkpoints, besides one after each epoch.
         on_error: "fail" or "skip" for missing and unreadable videos; skipped ones are in the result.
-        progress: show a bar on a terminal, and a line for each epoch, both on stderr.
+        progress: show a bar on a terminal, a line for each epoch, and where the run begins if not at the beginning,
+            all on stderr.
         on_epoch: called in the main process with each epoch's entry of the history, once its training state is saved.
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
+        ValueError: the model does not fit the videos, or the folder's training state is of another recipe or other
+            data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    model = expect_timesformer(model)
-    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
-        raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
-        )
-    run = _Run(model, videos, recipe, Path(folder), accelerator, on_error)
+    check_metric(recipe, val is not None)
+    model = check_model(model, videos)
+    run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
     run.resume()
     total = recipe.epochs * run.steps_per_epoch
     progress = progress and run.accelerator.is_main_process
     console = Console(stderr=True)  # results may be read from stdout
+    if progress:
+        for line in run.begins_at():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -117,12 +126,28 @@ def finetune(
                     console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
+                if out_of_patience(recipe, run.state):
+                    break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    return Finetuned(run.result(), run.state.history, run.state.skipped)
+    if progress and out_of_patience(recipe, run.state):
+        console.print(run.stopped_early(), soft_wrap=True, markup=False, highlight=False)
+    return Finetuned(run.result(), run.state.history, run.state.skipped, run.state.best)
 
 
-class _Run:
+def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
+    """The model, if it can be trained on the videos; else ValueError, or TypeError if it is no TimeSformer."""
+    model = expect_timesformer(model)
+    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
+        raise ValueError(
+            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
+            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
+            f"{len(videos.classes)}."
+        )
+    return model
+
+
+class Run:
     """The parts of a run and its state. `model` is as prepared by accelerate, `average` a plain copy."""
 
     def __init__(
@@ -152,6 +177,9 @@ class _Run:
         )
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
+        weights = class_weights(recipe, videos)
+        self.class_weights = None if weights is None else weights.to(accelerator.device)
+        self.frozen = freeze(model, recipe.freeze)
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
         self.average = None
         if recipe.ema is not None:
@@ -159,36 +187,49 @@ class _Run:
         self.final: TimeSformer = copy.deepcopy(model) if self.average is None else self.average.module
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
-        self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
+        settings = recipe.to_dict()
+        fixed = {f"recipe.{name}": value for name, value in settings.items() if name not in MAY_CHANGE}
+        self.state = RunState({**fixed, "data": data, "model": model.model_args}, settings)
+        self.best = None if recipe.best == "last" else BestWeights(self.folder, recipe.best)
         accelerator.register_for_checkpointing(self.state)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
 
-    def steps(self, workers: int) -> Iterator[tuple[int, list[Batch]]]:
-        """(number, micro-batches) of each step that is still to do."""
+    def steps(self, workers: int, stop: int | None = None) -> Iterator[tuple[int, list[Batch]]]:
+        """(number, micro-batches) of each step that is still to do, up to `stop`; None: the last epoch's end."""
+        if stop is None:
+            stop = 0 if out_of_patience(self.recipe, self.state) else self.recipe.epochs * self.steps_per_epoch
         sampler = StepSampler(
             len(self.dataset),
             self.recipe.batch_size,
-            stop=self.recipe.epochs * self.steps_per_epoch,
+            stop=stop,
             start=self.state.step,
             accumulation=self.recipe.accumulation,
             seed=self.recipe.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            balance=[s.target for s in self.dataset.videos.samples] if self.recipe.balanced_sampling else None,
         )
         batches = iter(make_loader(self.dataset, sampler, workers=workers))
         for step in range(sampler.start, sampler.stop):
             yield step, [next(batches) for _ in range(self.recipe.accumulation)]
 
-    def step(self, step: int, parts: list[Batch]) -> float:
-        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out."""
+    def step(self, step: int, parts: list[Batch], lr: float | None = None) -> float:
+        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out.
+
+        Args:
+            lr: learning rate; None: the schedule's.
+        """
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # drop path, mixing
-        set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
+        scheduled = learning_rate(recipe, step / self.steps_per_epoch)
+        set_learning_rate(self.optimizer, scheduled if lr is None else lr)
         count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
         clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
         self.model.train()
+        for module in self.frozen:
+            module.eval()
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
             sync = i == len(parts) - 1
@@ -224,7 +265,9 @@ class _Run:
             return nothing
         clips, targets = self.mix(clips, labels)
         logits: torch.Tensor = self.model(clips).float()
-        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        # The classes' weights are not divided by: a clip's part in the gradient is the same in any batch.
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing, reduction="sum")
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
         state, recipe = self.state, self.recipe
@@ -241,12 +284,27 @@ class _Run:
                 on_error=self.dataset.on_error,
                 progress=False,
             )
-            entry.update(top1=score.top1, top5=score.top5)
+            entry.update(top1=score.top1, top5=score.top5, mean_class_accuracy=score.mean_class_accuracy)
             state.skipped.update(score.skipped)
-            self.accelerator.log({"top1": score.top1}, step=state.step)
+        numbers = {k: v for k, v in entry.items() if k not in ("epoch", "loss", "lr") and v is not None}
+        self.accelerator.log({"epoch": epoch, "epoch_loss": entry["loss"], **numbers}, step=state.step)
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
+        self.keep_best()
         return entry
+
+    def keep_best(self) -> None:
+        """Keep the weights if the epoch that has just ended is the best."""
+        if self.best is not None and self.best.improved(self.state):
+            weights = self.weights()
+            if self.accelerator.is_main_process and self.state.best is not None:
+                self.best.save(self.state.best, weights)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is evaluated and saved, whole: the average, if there is one. Called by all processes."""
+        if self.average is not None:
+            return {name: value.cpu() for name, value in self.final.state_dict().items()}
+        return {name: value.cpu() for name, value in self.accelerator.get_state_dict(self.model).items()}
 
     def save(self) -> None:
         from accelerate.utils import gather_object
@@ -254,13 +312,57 @@ class _Run:
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
         save_checkpoint(self.accelerator, self.folder, self.state.step)
+        if self.accelerator.is_main_process and self.best is not None:
+            self.best.remove_others(self.state.best)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
-        if saved := checkpoints_in(self.folder):
-            self.accelerator.load_state(str(saved[-1]))
+        if not (saved := checkpoints_in(self.folder)):
+            return
+        self.accelerator.load_state(str(saved[-1]))
+        state = self.state
+        if state.step > self.recipe.epochs * self.steps_per_epoch:
+            done = state.step / self.steps_per_epoch
+            raise ValueError(
+                f"{saved[-1]} has {done:.4g} epochs of training behind it, and Recipe.epochs is {self.recipe.epochs}. "
+                "Ask for as many or more, or use another folder to start anew."
+            )
+        if state.best is not None and (self.best is None or state.best["metric"] != self.recipe.best):
+            state.best = None
+        if self.best is not None and state.best is None and state.history and state.step % self.steps_per_epoch == 0:
+            self.keep_best()  # by another metric than before, of the weights that there are
+
+    def begins_at(self) -> list[str]:
+        """What is to be said of a run that does not begin at the beginning."""
+        state, recipe = self.state, self.recipe
+        if not state.step:
+            return []
+        epoch, total = state.step / self.steps_per_epoch, recipe.epochs * self.steps_per_epoch
+        changed = [f"{name} was {then} and is now {now}" for name, (then, now) in state.changes().items()]
+        if out_of_patience(recipe, state):
+            lines = [f"{self.stopped_early()}; nothing to train (a greater patience goes on)"]
+        elif state.step == total:
+            lines = [f"finished: {recipe.epochs} of {recipe.epochs} epochs are done; nothing to train (more extend it)"]
+        else:
+            lines = [
+                f"resuming at epoch {int(epoch) + 1} of {recipe.epochs}, step {state.step} of {total}, learning rate "
+                f"{learning_rate(recipe, epoch):.3g}, from {checkpoints_in(self.folder)[-1]}"
+            ]
+        if changed:
+            lines.append(f"  the recipe has changed: {'; '.join(changed)}")
+        return lines
+
+    def stopped_early(self) -> str:
+        best, last = self.state.best or {}, self.state.history[-1]["epoch"]
+        return (
+            f"stopped after epoch {last} of {self.recipe.epochs}: {best['metric']} was best in epoch {best['epoch']} "
+            f"({best['value']:.4g})"
+        )
 
     def result(self) -> TimeSformer:
-        if self.average is None:
+        if self.best is not None and self.state.best is not None:
+            self.accelerator.wait_for_everyone()  # the main process has written it
+            self.final.load_state_dict(self.best.load(self.state.best))
+        elif self.average is None:
             self.final.load_state_dict(self.accelerator.get_state_dict(self.model))
-        return self.final.eval()
+        return self.final.eval().requires_grad_()
