@@ -62,7 +62,10 @@ if TYPE_CHECKING:
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.train.find_lr import LearningRates, find_lr
     from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.plan import Plan, plan
+    from timesformer_zoo.train.probe import probe
     from timesformer_zoo.train.recipe import RECIPES, Recipe
 
 __version__ = "0.1.0"
@@ -84,7 +87,9 @@ __all__ = [
     "Finetuned",
     "FrameFolder",
     "Item",
+    "LearningRates",
     "MissingVideosError",
+    "Plan",
     "Prediction",
     "Recipe",
     "Sample",
@@ -107,6 +112,7 @@ __all__ = [
     "convert",
     "crop_views",
     "evaluate",
+    "find_lr",
     "finetune",
     "frame_indices",
     "init_from_vit",
@@ -119,9 +125,11 @@ __all__ = [
     "model_labels",
     "open_video",
     "overlay",
+    "plan",
     "plot_confusion",
     "predict",
     "predict_windows",
+    "probe",
     "push_to_hf_hub",
     "read_checkpoint",
     "read_clip",
@@ -158,7 +166,10 @@ _LAZY = {
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "train.find_lr": ("LearningRates", "find_lr"),
     "train.finetune": ("Finetuned", "finetune"),
+    "train.plan": ("Plan", "plan"),
+    "train.probe": ("probe",),
     "train.recipe": ("RECIPES", "Recipe"),
 }
 """Module -> the names of it that are imported late."""

@@ -15,7 +15,6 @@ from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
     PROTOCOLS,
-    RECIPES,
     AttentionMode,
 )
 from timesformer_zoo_cli import VERBS, main, parse
@@ -105,7 +104,6 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.RECIPES) == list(RECIPES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
     assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}

@@ -5,8 +5,11 @@ Legend: B clips, C channels, T frames, H W pixels, K classes.
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +23,14 @@ from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.recipe import Recipe
 
-__all__ = ["class_weights", "freeze", "make_optimizer", "mix_clips", "set_learning_rate"]
+__all__ = [
+    "class_weights",
+    "freeze",
+    "make_optimizer",
+    "mix_clips",
+    "read_class_weights",
+    "set_learning_rate",
+]
 
 
 def freeze(model: TimeSformer, layers: str) -> list[nn.Module]:
@@ -70,6 +80,28 @@ def class_weights(recipe: Recipe, videos: VideoList) -> torch.Tensor | None:
     if len(weights) != size:
         raise ValueError(f"Recipe.class_weights has {len(weights)} numbers; expected one for each of {size} classes.")
     return torch.tensor(weights)
+
+
+def read_class_weights(path: str | os.PathLike[str], classes: Sequence[str]) -> tuple[float, ...]:
+    """Weights by index from a JSON file: {name: weight} of all classes, or a list in their order.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or not each class once.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: no JSON ({error}); expected {{name: weight}} or a list of weights") from error
+    if isinstance(found, dict):
+        if found.keys() != set(classes):
+            wrong = sorted(found.keys() ^ set(classes))
+            raise ValueError(f"{path}: expected a weight for each of the {len(classes)} classes; {wrong[0]!r} differs")
+        found = [found[name] for name in classes]
+    if not isinstance(found, list) or not all(type(weight) in (int, float) for weight in found):
+        raise ValueError(f"{path}: expected {{name: weight}} or a list of weights, all of them numbers")
+    return tuple(map(float, found))
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

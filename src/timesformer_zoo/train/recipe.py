@@ -77,7 +77,9 @@ class Recipe:
         "history.json, such as top1 or loss; the earliest of equals",
         True,
     )
-    patience: int | None = _value(None, "stop after so many epochs that were not the best yet, or none; with best", True)
+    patience: int | None = _value(
+        None, "stop after so many epochs that were not the best yet, or none; with best", True
+    )
     seed: int = _value(0, "of all that is random")
 
     def __post_init__(self) -> None:
@@ -92,7 +94,9 @@ class Recipe:
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
         _require(0 <= self.rand_augment <= 30, "rand_augment", self.rand_augment, "0 to 30")
         kinds = ("none", "embed", "backbone")
-        _require(self.freeze in kinds or self.freeze.isdecimal(), "freeze", self.freeze, f"{', '.join(kinds)} or blocks")
+        _require(
+            self.freeze in kinds or self.freeze.isdecimal(), "freeze", self.freeze, f"{', '.join(kinds)} or blocks"
+        )
         weights = self.class_weights
         if isinstance(weights, tuple):
             fine = all(0 <= weight < math.inf for weight in weights) and any(weights)
