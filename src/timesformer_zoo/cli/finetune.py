@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def run(args: Namespace) -> int:
         _find_lr(args, find_lr(model, train, recipe, **options), accelerator.is_main_process, say)
     else:
         if args.track:
-            start_trackers(accelerator, recipe, args.out)
+            with redirect_stdout(sys.stderr):  # of what some say at their start
+                start_trackers(accelerator, recipe, args.out)
         if args.probe:
             done = probe(model, train, recipe, args.out, val=val, **options)
         else:
@@ -83,7 +85,8 @@ def run(args: Namespace) -> int:
             )
         _leave(args, done, train, val, options, say)
     accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
-    accelerator.end_training()
+    with redirect_stdout(sys.stderr):
+        accelerator.end_training()
     return 0
 
 
