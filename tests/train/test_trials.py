@@ -1,5 +1,6 @@
 """What is asked before a training, or instead of one: a dry run, the range test of learning rates, a linear probe."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,10 @@ def test_what_changes_is_computed_anew(films: Path, tmp_path: Path, opened: list
     first.write_bytes(second.read_bytes())
     probe(small(), videos, RECIPE, tmp_path, progress=False)
     assert opened == [str(first)]
+    os.utime(second, ns=(0, 0))  # as if it had been written again, to the same size
+    opened.clear()
+    probe(small(), videos, RECIPE, tmp_path, progress=False)
+    assert opened == [str(second)]
 
 
 def test_an_interrupted_probe_goes_on(

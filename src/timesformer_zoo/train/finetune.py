@@ -33,6 +33,7 @@ from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patience
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.progress import begins_at, stopped_early
 from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
 
@@ -106,9 +107,14 @@ def finetune(
     total = recipe.epochs * run.steps_per_epoch
     progress = progress and run.accelerator.is_main_process
     console = Console(stderr=True)  # results may be read from stdout
-    if progress:
-        for line in run.begins_at():
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def say(text: str) -> None:
+        if progress:
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    if run.state.step:
+        for line in begins_at(recipe, run.state, run.steps_per_epoch, checkpoints_in(run.folder)[-1]):
+            say(line)
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -127,11 +133,10 @@ def finetune(
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
                 if out_of_patience(recipe, run.state):
+                    say(stopped_early(recipe, run.state))
                     break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    if progress and out_of_patience(recipe, run.state):
-        console.print(run.stopped_early(), soft_wrap=True, markup=False, highlight=False)
     return Finetuned(run.result(), run.state.history, run.state.skipped, run.state.best)
 
 
@@ -331,33 +336,6 @@ class Run:
             state.best = None
         if self.best is not None and state.best is None and state.history and state.step % self.steps_per_epoch == 0:
             self.keep_best()  # by another metric than before, of the weights that there are
-
-    def begins_at(self) -> list[str]:
-        """What is to be said of a run that does not begin at the beginning."""
-        state, recipe = self.state, self.recipe
-        if not state.step:
-            return []
-        epoch, total = state.step / self.steps_per_epoch, recipe.epochs * self.steps_per_epoch
-        changed = [f"{name} was {then} and is now {now}" for name, (then, now) in state.changes().items()]
-        if out_of_patience(recipe, state):
-            lines = [f"{self.stopped_early()}; nothing to train (a greater patience goes on)"]
-        elif state.step == total:
-            lines = [f"finished: {recipe.epochs} of {recipe.epochs} epochs are done; nothing to train (more extend it)"]
-        else:
-            lines = [
-                f"resuming at epoch {int(epoch) + 1} of {recipe.epochs}, step {state.step} of {total}, learning rate "
-                f"{learning_rate(recipe, epoch):.3g}, from {checkpoints_in(self.folder)[-1]}"
-            ]
-        if changed:
-            lines.append(f"  the recipe has changed: {'; '.join(changed)}")
-        return lines
-
-    def stopped_early(self) -> str:
-        best, last = self.state.best or {}, self.state.history[-1]["epoch"]
-        return (
-            f"stopped after epoch {last} of {self.recipe.epochs}: {best['metric']} was best in epoch {best['epoch']} "
-            f"({best['value']:.4g})"
-        )
 
     def result(self) -> TimeSformer:
         if self.best is not None and self.state.best is not None:
