@@ -2,16 +2,19 @@
 
 It lies beside the package, and imports nothing of it before a verb runs: importing the package imports torch and timm,
 which takes seconds, and help, a typing error and shell completion need neither. So choices and defaults are literal
-here; the tests hold them to the tables that they come from.
+here; the tests hold them to the tables that they come from. The recipes alone are read: their file needs nothing slow.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from errno import EDQUOT, EFBIG, ENOSPC
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -21,8 +24,15 @@ __all__ = ["VERBS", "main", "parse"]
 
 MODES = ("space_only", "joint", "divided", "local_global", "axial")
 TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
+PACKAGES = {  # what some verbs need, and what to install for it
+    **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
+    **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
+    "datasets": "'timesformer-zoo[datasets]'",
+    "aiohttp": "'timesformer-zoo[remote]'",
+    **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
+    "comet_ml": "comet-ml",
+}
 LICENCES = ("apache-2.0", "cc-by-nc-4.0")
-RECIPES = ("paper", "small-data")
 ENGINES = ("local", "ray")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
@@ -49,12 +59,6 @@ DATASETS = {
 
 MODEL = "a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
 JSON = "print JSON, one object in a line"
-_EXTRAS = {
-    **dict.fromkeys(["accelerate", "tensorboard"], "train"),
-    **dict.fromkeys(["ray", "pyarrow", "pandas"], "cluster"),
-    "datasets": "datasets",
-    "aiohttp": "remote",
-}
 # What shtab has as shtab.FILE: which completions a shell is to offer.
 _FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
@@ -205,10 +209,6 @@ def _finetune(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
     )
-    parser.add_argument("--recipe", default="small-data", choices=RECIPES, help="default: %(default)s")
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
-    )
     parser.add_argument(
         "--save-every",
         metavar="N",
@@ -216,12 +216,103 @@ def _finetune(parser: ArgumentParser) -> None:
         help="optimizer steps between training states, besides one after each epoch",
     )
     parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
-    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+    parser.add_argument(
+        "--track",
+        metavar="NAMES",
+        type=_words,
+        default=[],
+        help="trackers that accelerate knows, such as tensorboard (it writes to OUT/tensorboard), wandb, trackio; "
+        "several with commas",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be read, trained and written, and how long it takes by a few real steps; leaves nothing",
+    )
+    instead.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="try learning rates from low to high, suggest one, and draw the curve to OUT/learning_rate.png",
+    )
+    instead.add_argument(
+        "--probe",
+        action="store_true",
+        help="train nothing but a linear head, on features that are computed once and kept in OUT/features",
+    )
     parser.add_argument(
         "--json",
         action="store_true",
         help="print JSON, one object in a line for each epoch and one for the model at the end; all else to stderr",
     )
+    _recipe(parser)
+
+
+@cache
+def _recipes() -> tuple[Any, dict[str, Any]]:
+    """Recipe and RECIPES of train/recipe.py, run by itself: an import of it would import the package."""
+    names = runpy.run_path(str(Path(__file__).parent / "timesformer_zoo" / "train" / "recipe.py"))
+    return names["Recipe"], names["RECIPES"]
+
+
+def _recipe(parser: ArgumentParser) -> None:
+    """An option for each field of a recipe; the arguments have those alone that were given."""
+    recipe, recipes = _recipes()
+    group = parser.add_argument_group("recipe", "Each value of the recipe can be another.")
+    group.add_argument("--recipe", default="small-data", choices=recipes, help="default: %(default)s")
+    for field in fields(recipe):
+        values = {name: _text(getattr(made, field.name)) for name, made in recipes.items()}
+        same = len(set(values.values())) == 1
+        shown = values["paper"] if same else ", ".join(f"{name}: {value}" for name, value in values.items())
+        help = f"{field.metadata['help']} ({'default: ' if same else ''}{shown})".replace("%", "%%")
+        option = f"--{field.name.replace('_', '-')}"
+        if field.type == "bool":
+            group.add_argument(option, action=BooleanOptionalAction, default=SUPPRESS, help=help)
+            continue
+        metavar, parse = _VALUES[str(field.type)]
+        group.add_argument(option, metavar=metavar, type=parse, default=SUPPRESS, help=help)
+        if field.name == "freeze":
+            both: dict[str, Any] = dict(action="store_const", const="backbone", default=SUPPRESS)
+            group.add_argument("--head-only", dest="freeze", help="the same as --freeze backbone", **both)
+
+
+def _text(value: Any) -> str:
+    """A recipe's value as its option takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else "no" if value is False else str(value)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _count_or_none(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def _word_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+# A field's type -> what stands for its value in the help, and how to read it
+_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "int": ("N", int),
+    "float": ("X", float),
+    "str": ("NAME", str),
+    "tuple[int, ...]": ("N,N", _numbers),
+    "float | None": ("X", _number_or_none),
+    "int | None": ("N", _count_or_none),
+    "str | tuple[float, ...] | None": ("NAME", _word_or_none),
+}
 
 
 def _evaluate(parser: ArgumentParser) -> None:
@@ -306,7 +397,10 @@ VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
     "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
     "finetune": Verb(
-        "train a model on a data set", "videos/ --out run --set epochs=5", _finetune, _table("data sets", DATASETS)
+        "train a model on a data set",
+        "videos/ --out run --epochs 5 --lr 3e-4",
+        _finetune,
+        _table("data sets", DATASETS),
     ),
     "evaluate": Verb(
         "accuracy on a data set",
@@ -405,10 +499,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(str(error.name))
-        if extra is None:
+        if error.name not in PACKAGES:
             raise
-        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[{extra}]'", 1
+        problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
     except (OSError, ValueError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

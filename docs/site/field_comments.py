@@ -1,5 +1,5 @@
-"""What the site says of a class's attributes: the comment behind a field, on its line, is its documentation; what
-methods set without a word about it is left out."""
+"""What the site says of a class's attributes: the comment behind a field, on its line, is its documentation, and of a
+recipe's field its metadata; what methods set without a word about it is left out."""
 
 import ast
 import io
@@ -17,6 +17,10 @@ class FieldComments(Extension):
             return
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         attr.extra["site"]["field"] = isinstance(target, ast.Name)  # not self.name
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "_value":  # (default, help, …)
+            attr.value = attr.value.arguments[0]
+            attr.docstring = Docstring(ast.literal_eval(node.value.args[1]), lineno=node.lineno, parent=attr)
+            return
         lines = attr.lines_collection[attr.filepath][node.lineno - 1 : node.end_lineno]
         text = "\n".join(line.strip() for line in lines)
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)

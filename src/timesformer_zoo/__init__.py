@@ -70,7 +70,10 @@ if TYPE_CHECKING:
     from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
     from timesformer_zoo.engine.work import Work
     from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.train.find_lr import LearningRates, find_lr
     from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.plan import Plan, plan
+    from timesformer_zoo.train.probe import probe
     from timesformer_zoo.train.recipe import RECIPES, Recipe
 
 __version__ = "0.1.0"
@@ -95,9 +98,11 @@ __all__ = [
     "Finetuned",
     "FrameFolder",
     "Item",
+    "LearningRates",
     "LocalEngine",
     "MissingVideosError",
     "OutputError",
+    "Plan",
     "Prediction",
     "RayEngine",
     "Recipe",
@@ -125,6 +130,7 @@ __all__ = [
     "convert",
     "crop_views",
     "evaluate",
+    "find_lr",
     "finetune",
     "frame_indices",
     "init_from_vit",
@@ -139,9 +145,11 @@ __all__ = [
     "normalize_clips",
     "open_video",
     "overlay",
+    "plan",
     "plot_confusion",
     "predict",
     "predict_windows",
+    "probe",
     "push_to_hf_hub",
     "read_checkpoint",
     "read_clip",
@@ -184,7 +192,10 @@ _LAZY = {
     "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
     "engine.work": ("Work",),
     "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "train.find_lr": ("LearningRates", "find_lr"),
     "train.finetune": ("Finetuned", "finetune"),
+    "train.plan": ("Plan", "plan"),
+    "train.probe": ("probe",),
     "train.recipe": ("RECIPES", "Recipe"),
 }
 """Module -> the names of it that are imported late."""

@@ -16,7 +16,6 @@ from timesformer_zoo import (
     DATASETS,
     ENGINES,
     PROTOCOLS,
-    RECIPES,
     AttentionMode,
 )
 from timesformer_zoo_cli import VERBS, main, parse
@@ -117,7 +116,6 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.RECIPES) == list(RECIPES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
     assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}

@@ -142,7 +142,7 @@ def test_from_a_folder_of_videos_to_a_published_model_by_three_commands(
     films_by_class(tmp_path / "films", 4)
     monkeypatch.chdir(tmp_path)
     sizes = "--model timesformer_tiny_divided.camera_motion --img-size 32 --num-frames 4 --workers 0 --crops 1"
-    assert main(f"finetune films --out run {sizes} --set epochs=2 batch_size=4 warmup=0".split()) == 0
+    assert main(f"finetune films --out run {sizes} --epochs 2 --batch-size 4 --warmup 0".split()) == 0
     assert main(["evaluate", "run/model", "films", "--split", "train", "--card", "--workers", "0"]) == 0
     assert main(["push", "run/model", "me/films"]) == 0
 
@@ -174,7 +174,7 @@ def test_from_a_folder_of_videos_to_a_published_model_by_three_commands(
     done = fresh([sys.executable, "-c", block], hub, tmp_path)
     assert len(done.splitlines()) == 3
     # Who goes on from it names it, not what it started from in turn.
-    goes_on = "finetune films --out more --model hf-hub:me/films --workers 0 --crops 1 --val none --set epochs=1"
+    goes_on = "finetune films --out more --model hf-hub:me/films --workers 0 --crops 1 --val none --epochs 1"
     assert main(goes_on.split()) == 0
     assert ModelCard.load("more/model/README.md").data.base_model == "me/films"
 

@@ -24,7 +24,7 @@ SMALLER = {
     " --amp bf16": "",
     "10.0.0.1": "127.0.0.1",
     "finetune videos/": "finetune videos/ --scratch --model timesformer_tiny_divided --img-size 32 --num-frames 4 "
-    "--workers 1 --set epochs=1 batch_size=4 warmup=0 lr=1e-4",
+    "--workers 1 --epochs 1 --batch-size 4 --warmup 0 --lr 1e-4",
 }
 # What a cluster has: it runs its command on each of two machines, and knows their names.
 STUBS = {"srun": '"$@" & FIRST=$!; "$@"; CODE=$?; wait $FIRST && exit $CODE', "scontrol": "echo 127.0.0.1"}

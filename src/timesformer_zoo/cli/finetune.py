@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -19,8 +22,13 @@ from timesformer_zoo.hub.save import save_pretrained
 from timesformer_zoo.labels import set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.finetune import finetune
+from timesformer_zoo.train.find_lr import LearningRates, find_lr
+from timesformer_zoo.train.finetune import Finetuned, finetune
+from timesformer_zoo.train.optim import read_class_weights
+from timesformer_zoo.train.plan import plan
+from timesformer_zoo.train.probe import PROBE_FIELDS, probe
 from timesformer_zoo.train.recipe import RECIPES, Recipe
+from timesformer_zoo.train.tracking import check_trackers, start_trackers
 from timesformer_zoo.writing import current, expect_writable, write_json
 
 __all__ = ["run"]
@@ -32,21 +40,22 @@ def run(args: Namespace) -> int:
     It may run under `accelerate launch`. Run again after an interruption, it goes on from the last training state.
     """
     from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
 
-    recipe = RECIPES[args.recipe].with_settings(args.set)
+    given = {name: getattr(args, name) for name in RECIPES[args.recipe].to_dict() if name in args}
+    _check_options(args, given)
     accelerator = Accelerator(
         mixed_precision=args.amp,
-        log_with="tensorboard" if args.tensorboard else None,
-        project_dir=args.out,
+        log_with=check_trackers(args.track) or None,
+        project_config=ProjectConfiguration(str(args.out), str(args.out / "tensorboard")),
     )
-    accelerator.init_trackers("tensorboard")
 
     def say(text: str) -> None:
         if accelerator.is_main_process:
             print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     source = dict(fold=args.fold, annotations=args.annotations)
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and not args.dry_run:  # which leaves nothing
         expect_writable(args.out)
     train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
     say(train.report())
@@ -55,21 +64,74 @@ def run(args: Namespace) -> int:
         split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
         val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
         say(val.report())
+    if given.get("class_weights") not in (None, "balanced"):
+        given["class_weights"] = read_class_weights(given["class_weights"], train.classes)
+    recipe = replace(RECIPES[args.recipe], **given)
     with accelerator.local_main_process_first():
         torch.manual_seed(recipe.seed)  # of the new head, or with --scratch of all: the same in every process and run
         model = _create(args, recipe, train)
-    done = finetune(
-        model,
-        train,
-        recipe,
-        args.out,
-        val=val,
-        accelerator=accelerator,
-        workers=args.workers,
-        save_every=args.save_every,
-        on_error=args.on_error,
-        on_epoch=print_json if args.json else None,
-    )
+    options: dict[str, Any] = dict(accelerator=accelerator, workers=args.workers, on_error=args.on_error)
+    if args.dry_run:
+        planned = plan(model, train, recipe, args.out, val=val, **options)
+        say(planned.report())
+        if args.json and accelerator.is_main_process:
+            print_json(planned.to_dict())
+    elif args.find_lr:
+        _find_lr(args, find_lr(model, train, recipe, **options), accelerator.is_main_process, say)
+    else:
+        if args.track:
+            with redirect_stdout(sys.stderr):  # of what some say at their start
+                start_trackers(accelerator, recipe, args.out)
+        if args.probe:
+            done = probe(model, train, recipe, args.out, val=val, **options)
+        else:
+            on_epoch = print_json if args.json else None
+            done = finetune(
+                model, train, recipe, args.out, val=val, save_every=args.save_every, on_epoch=on_epoch, **options
+            )
+        _leave(args, recipe, done, train, val, options, say)
+    accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
+    with redirect_stdout(sys.stderr):
+        accelerator.end_training()
+    return 0
+
+
+def _check_options(args: Namespace, given: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value of the recipe that was given and would have no effect."""
+    if args.probe and (idle := [name for name in given if name not in PROBE_FIELDS]):
+        used = ", ".join(f"--{name.replace('_', '-')}" for name in PROBE_FIELDS)
+        raise ValueError(f"--{idle[0].replace('_', '-')} has no effect on --probe, which looks at {used} alone")
+
+
+def _find_lr(args: Namespace, found: LearningRates, is_main: bool, say: Callable[[str], None]) -> None:
+    say(f"{found.summary()}; for this recipe: --lr {found.suggestion:.2g}")
+    if not is_main:
+        return
+    picture = args.out / "learning_rate.png"
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        found.plot(picture)
+        say(f"curve in {picture}")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        args.out.rmdir() if not any(args.out.iterdir()) else None
+        say("no curve: it needs matplotlib (pip install 'timesformer-zoo[plots]')")
+    if args.json:
+        print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
+
+
+def _leave(
+    args: Namespace,
+    recipe: Recipe,
+    done: Finetuned,
+    train: VideoList,
+    val: VideoList | None,
+    options: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Evaluate the model, and write it and what there is to say of it."""
+    accelerator = options["accelerator"]
     facts = CardFacts(
         training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} classes.",
         recipe={"name": args.recipe, **recipe.to_dict()},
@@ -78,15 +140,7 @@ def run(args: Namespace) -> int:
     metrics: dict[str, float] = {}
     if val is not None:
         model = done.model.to(accelerator.device)
-        result = evaluate(
-            model,
-            val,
-            clips=args.clips,
-            crops=args.crops,
-            workers=args.workers,
-            accelerator=accelerator,
-            on_error=args.on_error,
-        )
+        result = evaluate(model, val, clips=args.clips, crops=args.crops, **options)
         say(result.summary())
         metrics, facts = result.metrics, facts.with_result(result_of(result, args))
         if accelerator.is_main_process:
@@ -96,12 +150,12 @@ def run(args: Namespace) -> int:
         write_json(args.out / "history.json", done.history)
     for path, reason in done.skipped.items():
         say(f"skipped: {path}: {reason}")
-    say(f"model in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
+    which = ""
+    if done.best is not None:
+        which = f" of epoch {done.best['epoch']}, the best by {done.best['metric']} ({done.best['value']:.4g}),"
+    say(f"model{which} in {args.out / 'model'}; load it with local-dir:{args.out / 'model'}")
     if args.json and accelerator.is_main_process:
         print_json({"model": str(args.out / "model"), **metrics, "skipped": done.skipped})
-    accelerator.wait_for_everyone()  # who leaves while another still writes may leave it hanging
-    accelerator.end_training()
-    return 0
 
 
 def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:

@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torchvision import tv_tensors
 
+from timesformer_zoo.data.balance import balanced_order
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
@@ -41,6 +42,7 @@ class Draw(NamedTuple):
 
     sample: int
     epoch: int
+    turn: int = 0  # of the sample in this epoch, where it may have several
 
 
 class Item(NamedTuple):
@@ -123,7 +125,8 @@ class VideoDataset(Dataset[Item]):
 
     def __getitem__(self, draw: int | Draw) -> Item:
         if isinstance(draw, Draw):
-            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample)
+            turn = [draw.turn] if draw.turn else []
+            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample, *turn)
         else:
             index, seed = draw, int(torch.randint(2**62, ())) if self.training else 0
         sample = self.videos.samples[index]
@@ -205,6 +208,7 @@ class StepSampler(Sampler[list[Draw]]):
         accumulation: micro-batches of a step in a process.
         rank, world: this process, and how many there are.
         shards, window: see `order`.
+        balance: the samples' classes, to draw each class equally often (`balanced_order`); None: each sample once.
     """
 
     def __init__(
@@ -220,7 +224,15 @@ class StepSampler(Sampler[list[Draw]]):
         world: int = 1,
         shards: Sequence[int] = (),
         window: int | None = None,
+        balance: Sequence[int] | None = None,
     ) -> None:
+        if balance is not None and len(balance) != size:
+            raise ValueError(f"balance has {len(balance)} classes, expected one for each of {size} samples")
+        if balance is not None and window is not None:
+            raise ValueError(
+                f"balance draws samples from everywhere, window {window} from near each other: choose one; window=None "
+                "shuffles all"
+            )
         if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
             raise ValueError(
                 f"size {size}, batch_size {batch_size}, accumulation {accumulation} and world {world} must be 1 or "
@@ -228,21 +240,28 @@ class StepSampler(Sampler[list[Draw]]):
             )
         self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
         self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
-        self.shards, self.window = shards, window
+        self.shards, self.window, self.balance = shards, window, balance
         self.steps_per_epoch = -(-size // batch_size)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        numbers: list[int] = []
+        draws: list[Draw] = []
         for step in range(self.start, self.stop):
             epoch, first = divmod(step, self.steps_per_epoch)
-            if not numbers or first == 0:
-                numbers = order(self.size, seed_of(self.seed, epoch), self.shards, self.window)
-            draws = [Draw(i, epoch) for i in numbers[first * self.batch_size : (first + 1) * self.batch_size]]
+            if not draws or first == 0:
+                draws = self._draws(epoch)
+            mine = draws[first * self.batch_size : (first + 1) * self.batch_size]
             for part in range(self.accumulation):
-                yield draws[self.rank + part * self.world :: self.world * self.accumulation]
+                yield mine[self.rank + part * self.world :: self.world * self.accumulation]
+
+    def _draws(self, epoch: int) -> list[Draw]:
+        seed = seed_of(self.seed, epoch)
+        if self.balance is not None:
+            generator = torch.Generator().manual_seed(seed)
+            return [Draw(sample, epoch, turn) for sample, turn in balanced_order(self.balance, generator)]
+        return [Draw(i, epoch) for i in order(self.size, seed, self.shards, self.window)]
 
 
 def order(size: int, seed: int, shards: Sequence[int] = (), window: int | None = None) -> list[int]:

@@ -30,10 +30,13 @@ from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDatas
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.average import WeightAverage
+from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patience
 from timesformer_zoo.train.distributed import prepare, whole_weights
 from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.progress import begins_at, stopped_early
+from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
 from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
 from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
@@ -41,7 +44,7 @@ from timesformer_zoo.video.transform import normalize_clips
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Finetuned", "finetune"]
+__all__ = ["Finetuned", "Run", "finetune"]
 
 PathLike = str | os.PathLike[str]
 
@@ -51,8 +54,9 @@ class Finetuned:
     """What a run gives."""
 
     model: TimeSformer  # the trained weights, or their average if the recipe says so; where the given one was
-    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
+    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, its scores
     skipped: dict[str, str]  # path -> why it could not be read
+    best: dict[str, Any] | None = None  # metric, value, epoch and step of the model, if it is not the last
 
 
 def finetune(
@@ -71,6 +75,11 @@ def finetune(
 ) -> Finetuned:
     """Train a model on videos; go on where an earlier call with the same `folder` stopped.
 
+    A call that goes on says so, and so does one that finds all done. It may ask for more epochs than the one before:
+    the learning rate then goes on where the schedule of the new number has it. A cosine that had come to 0 after 10
+    epochs is, with 20 of them, half way down, so extending is a warm restart; the schedule of steps keeps its
+    milestones unless the recipe has others.
+
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
             `drop_path_rate`.
@@ -78,32 +87,38 @@ def finetune(
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
-        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched.
+        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched. Trackers that one
+            was given, and that are initialised (`init_trackers`), get loss and lr of each step and each epoch's scores.
         workers: processes that decode, for each training process.
         save_every: optimizer steps between checkpoints, besides one after each epoch.
         on_error: "fail" or "skip" for missing and unreadable videos; skipped ones are in the result.
-        progress: show a bar on a terminal, and a line for each epoch, both on stderr.
+        progress: show a bar on a terminal, a line for each epoch, and where the run begins if not at the beginning,
+            all on stderr.
         on_epoch: called in the main process with each epoch's entry of the history, once its training state is saved.
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
+        ValueError: the model does not fit the videos, or the folder's training state is of another recipe or other
+            data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    model = expect_timesformer(model)
-    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
-        raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
-        )
-    run = _Run(model, videos, recipe, Path(folder), accelerator, on_error)
+    check_metric(recipe, val is not None)
+    model = check_model(model, videos)
+    run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
     run.resume()
     total = recipe.epochs * run.steps_per_epoch
     progress = progress and run.accelerator.is_main_process
     console = Console(stderr=True)  # results may be read from stdout
+
+    def say(text: str) -> None:
+        if progress:
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    if run.state.step:
+        for line in begins_at(recipe, run.state, run.steps_per_epoch, checkpoints_in(run.folder)[-1]):
+            say(line)
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -121,12 +136,27 @@ def finetune(
                     console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
+                if out_of_patience(recipe, run.state):
+                    say(stopped_early(recipe, run.state))
+                    break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    return Finetuned(run.result(), run.state.history, run.state.skipped)
+    return Finetuned(run.result(), run.state.history, run.state.skipped, run.state.best)
 
 
-class _Run:
+def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
+    """The model, if it can be trained on the videos; else ValueError, or TypeError if it is no TimeSformer."""
+    model = expect_timesformer(model)
+    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
+        raise ValueError(
+            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
+            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
+            f"{len(videos.classes)}."
+        )
+    return model
+
+
+class Run:
     """The parts of a run and its state. `model` is as prepared by accelerate, `final` a plain copy."""
 
     def __init__(
@@ -156,6 +186,9 @@ class _Run:
         )
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
+        weights = class_weights(recipe, videos)
+        self.class_weights = None if weights is None else weights.to(accelerator.device)
+        self.frozen = freeze(model, recipe.freeze)
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
         self.final: TimeSformer = copy.deepcopy(model)
         self.draws = ClipDraws(model)
@@ -163,15 +196,20 @@ class _Run:
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
         data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
         data += f", window {videos.window}" if videos.window is not None else ""
-        self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
+        settings = recipe.to_dict()
+        fixed = {f"recipe.{name}": value for name, value in settings.items() if name not in MAY_CHANGE}
+        self.state = RunState({**fixed, "data": data, "model": model.model_args}, settings)
+        self.best = None if recipe.best == "last" else BestWeights(self.folder, recipe.best)
         self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
 
-    def steps(self, workers: int) -> Iterator[tuple[int, list[Batch]]]:
-        """(number, micro-batches) of each step that is still to do."""
+    def steps(self, workers: int, stop: int | None = None) -> Iterator[tuple[int, list[Batch]]]:
+        """(number, micro-batches) of each step that is still to do, up to `stop`; None: the last epoch's end."""
+        if stop is None:
+            stop = 0 if out_of_patience(self.recipe, self.state) else self.recipe.epochs * self.steps_per_epoch
         sampler = StepSampler(
             len(self.dataset),
             self.recipe.batch_size,
-            stop=self.recipe.epochs * self.steps_per_epoch,
+            stop=stop,
             start=self.state.step,
             accumulation=self.recipe.accumulation,
             seed=self.recipe.seed,
@@ -179,20 +217,28 @@ class _Run:
             world=self.accelerator.num_processes,
             shards=self.dataset.videos.shards,
             window=self.dataset.videos.window,
+            balance=[s.target for s in self.dataset.videos.samples] if self.recipe.balanced_sampling else None,
         )
         batches = iter(make_loader(self.dataset, sampler, workers=workers))
         for step in range(sampler.start, sampler.stop):
             yield step, [next(batches) for _ in range(self.recipe.accumulation)]
 
-    def step(self, step: int, parts: list[Batch]) -> float:
-        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out."""
+    def step(self, step: int, parts: list[Batch], lr: float | None = None) -> float:
+        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out.
+
+        Args:
+            lr: learning rate; None: the schedule's.
+        """
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # mixing, dropout
-        set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
+        scheduled = learning_rate(recipe, step / self.steps_per_epoch)
+        set_learning_rate(self.optimizer, scheduled if lr is None else lr)
         count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
         clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
         self.model.train()
+        for module in self.frozen:
+            module.eval()
         total = torch.zeros((), device=accelerator.device)
         for i, part in enumerate(parts):
             sync = i == len(parts) - 1
@@ -230,7 +276,9 @@ class _Run:
             return nothing
         clips, targets = self.mix(clips, labels)
         logits: torch.Tensor = self.model(clips).float()
-        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        # The classes' weights are not divided by: a clip's part in the gradient is the same in any batch.
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing, reduction="sum")
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
         state, recipe = self.state, self.recipe
@@ -247,12 +295,26 @@ class _Run:
                     on_error=self.dataset.on_error,
                     progress=False,
                 )
-            entry.update(top1=score.top1, top5=score.top5)
+            entry.update(top1=score.top1, top5=score.top5, mean_class_accuracy=score.mean_class_accuracy)
             state.skipped.update(score.skipped)
-            self.accelerator.log({"top1": score.top1}, step=state.step)
+        numbers = {k: v for k, v in entry.items() if k not in ("epoch", "loss", "lr") and v is not None}
+        self.accelerator.log({"epoch": epoch, "epoch_loss": entry["loss"], **numbers}, step=state.step)
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
+        self.keep_best()
         return entry
+
+    def keep_best(self) -> None:
+        """Keep the weights if the epoch that has just ended is the best."""
+        if self.best is not None and self.best.improved(self.state):
+            weights = self.weights()
+            if self.accelerator.is_main_process and self.state.best is not None:
+                self.best.save(self.state.best, weights)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is evaluated and saved, whole: the average, if there is one. Called by all processes."""
+        with self.averaged():
+            return whole_weights(self.model)
 
     def save(self) -> None:
         from accelerate.utils import gather_object
@@ -260,17 +322,34 @@ class _Run:
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
         save_checkpoint(self.saved, self.folder)
+        if self.accelerator.is_main_process and self.best is not None:
+            self.best.remove_others(self.state.best)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one."""
-        if saved := checkpoints_in(self.folder):
-            self.saved.load(saved[-1])
+        if not (saved := checkpoints_in(self.folder)):
+            return
+        self.saved.load(saved[-1])
+        state = self.state
+        if state.step > self.recipe.epochs * self.steps_per_epoch:
+            done = state.step / self.steps_per_epoch
+            raise ValueError(
+                f"{saved[-1]} has {done:.4g} epochs of training behind it, and Recipe.epochs is {self.recipe.epochs}. "
+                "Ask for as many or more, or use another folder to start anew."
+            )
+        if state.best is not None and (self.best is None or state.best["metric"] != self.recipe.best):
+            state.best = None
+        if self.best is not None and state.best is None and state.history and state.step % self.steps_per_epoch == 0:
+            self.keep_best()  # by another metric than before, of the weights that there are
 
     def averaged(self) -> AbstractContextManager[None]:
         """The model has the weights that count."""
         return nullcontext() if self.average is None else self.average.in_place()
 
     def result(self) -> TimeSformer:
-        with self.averaged():
-            self.final.load_state_dict(whole_weights(self.model))
-        return self.final.eval()
+        if self.best is not None and self.state.best is not None:
+            self.accelerator.wait_for_everyone()  # the main process has written it
+            self.final.load_state_dict(self.best.load(self.state.best))
+        else:
+            self.final.load_state_dict(self.weights())
+        return self.final.eval().requires_grad_()

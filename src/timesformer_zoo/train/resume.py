@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from timesformer_zoo.train.average import WeightAverage
+from timesformer_zoo.train.recipe import MAY_CHANGE
 from timesformer_zoo.writing import flush, flush_tree, writing
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ __all__ = ["RunState", "TrainingState", "checkpoints_in", "save_checkpoint"]
 class RunState:
     """What a checkpoint holds besides weights and optimizer."""
 
-    identity: dict[str, Any]  # what must be the same to go on: recipe and data
+    identity: dict[str, Any]  # what must be the same to go on: data, model, and most of the recipe
+    recipe: dict[str, Any]  # all of it
     step: int = 0  # optimizer steps done
     loss: float = 0.0  # sums over the epoch so far
     seen: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    best: dict[str, Any] | None = None  # metric, value, epoch, step
+    recipe_before: dict[str, Any] | None = None  # what the state that was loaded was saved with
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -52,9 +56,16 @@ class RunState:
             if (then := state["identity"].get(name)) != now:
                 raise ValueError(
                     f"The checkpoint was made with {name} = {then}, now it is {now}. Use the same to go on, or another "
-                    "folder to start anew."
+                    f"folder to start anew. Of a recipe, {', '.join(sorted(MAY_CHANGE))} may change."
                 )
-        vars(self).update(state)
+        self.recipe_before = state["recipe"]
+        kept = ("identity", "recipe", "recipe_before")
+        vars(self).update({name: value for name, value in state.items() if name not in kept})
+
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Fields of the recipe -> (value when the state was saved, value now), where they differ."""
+        before = self.recipe_before or self.recipe
+        return {name: (before[name], now) for name, now in self.recipe.items() if before[name] != now}
 
 
 @dataclass
@@ -117,7 +128,7 @@ def save_checkpoint(state: TrainingState, folder: Path, keep: int = 2) -> None:
     final, partial = folder / f"step-{step:08d}", folder / f"partial-{step:08d}"
     if accelerator.is_main_process:
         for stale in folder.glob("partial-*"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
     with writing(partial):

@@ -1,0 +1,85 @@
+"""The best epoch of a run by a metric, its weights on the disk, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.train.resume import RunState
+from timesformer_zoo.writing import flush
+
+__all__ = ["METRICS", "BestWeights", "check_metric", "out_of_patience"]
+
+METRICS: dict[str, str] = {  # value of an epoch's entry -> what is better
+    "loss": "lower",
+    "top1": "higher",
+    "top5": "higher",
+    "mean_class_accuracy": "higher",
+}
+
+
+def check_metric(recipe: Recipe, validated: bool) -> None:
+    """Raise ValueError unless each epoch will have the value that `Recipe.best` names."""
+    known = [name for name in METRICS if validated or name == "loss"]
+    if recipe.best not in ("last", *known):
+        where = "" if validated else " without validation"
+        raise ValueError(f"Recipe.best is {recipe.best!r}; expected{where} last, {' or '.join(known)}.")
+
+
+def out_of_patience(recipe: Recipe, state: RunState) -> bool:
+    """Whether the run has waited long enough for a better epoch. It follows from the state, after a restart as well."""
+    if recipe.patience is None or state.best is None or not state.history:
+        return False
+    return bool(state.history[-1]["epoch"] - state.best["epoch"] >= recipe.patience)
+
+
+class BestWeights:
+    """The best weights so far, in a file named by its step, beside the training states.
+
+    The file is written before the training state that knows of it, and the one before goes once that is saved: whenever
+    the run is killed, the newest state's file is there.
+    """
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self.folder = folder
+        self.metric = metric
+
+    def path(self, best: dict[str, Any]) -> Path:
+        return self.folder / f"best-{best['step']:08d}.safetensors"
+
+    def improved(self, state: RunState) -> bool:
+        """Whether the last epoch of the history is the best by this metric; if so, the state says so from now on.
+
+        Raises:
+            ValueError: the epoch has no such value.
+        """
+        entry = state.history[-1]
+        value = entry.get(self.metric)
+        if value is None:
+            raise ValueError(f"Recipe.best is {self.metric!r}, of which epoch {entry['epoch']} has no value: {entry}.")
+        if state.best is not None and state.best["metric"] == self.metric:
+            better = value < state.best["value"] if METRICS[self.metric] == "lower" else value > state.best["value"]
+            if not better:
+                return False
+        state.best = {"metric": self.metric, "value": value, "epoch": entry["epoch"], "step": state.step}
+        return True
+
+    def save(self, best: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"partial-{self.path(best).name}"
+        save_file({name: value.contiguous() for name, value in weights.items()}, partial)
+        flush(partial)
+        os.replace(partial, self.path(best))
+
+    def load(self, best: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return load_file(self.path(best))
+
+    def remove_others(self, best: dict[str, Any] | None) -> None:
+        for path in self.folder.glob("best-*.safetensors"):
+            if best is None or path != self.path(best):
+                path.unlink()
