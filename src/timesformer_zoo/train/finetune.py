@@ -314,7 +314,8 @@ class Run:
     def weights(self) -> dict[str, torch.Tensor]:
         """What is evaluated and saved, whole: the average, if there is one. Called by all processes."""
         with self.averaged():
-            return whole_weights(self.model)
+            # Copies: what the model has in place is exchanged again.
+            return {name: value.detach().cpu().clone() for name, value in whole_weights(self.model).items()}
 
     def save(self) -> None:
         from accelerate.utils import gather_object
