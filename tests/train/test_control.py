@@ -13,7 +13,17 @@ from ranks import join, launch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from timesformer_zoo import Recipe, StepSampler, TimeSformer, VideoDataset, VideoList, evaluate, finetune, read_videos
+from timesformer_zoo import (
+    Recipe,
+    StepSampler,
+    TimeSformer,
+    VideoDataset,
+    VideoList,
+    evaluate,
+    finetune,
+    normalize_clips,
+    read_videos,
+)
 from timesformer_zoo.data.batches import Draw
 
 Output = pytest.CaptureFixture[str]
@@ -98,7 +108,8 @@ def test_class_weights_are_in_the_loss_and_keep_its_scale(videos: VideoList, tmp
     by_hand = small(num_classes=4)
     data = VideoDataset(few, by_hand, training=True)
     items = [data[Draw(i, 0)] for i in range(9)]
-    logits = by_hand(torch.cat([item.clips for item in items if item.clips is not None]))
+    clips = torch.cat([item.clips for item in items if item.clips is not None])
+    logits = by_hand(normalize_clips(clips, by_hand))
     (F.cross_entropy(logits, targets, reduction="none") * balanced[targets]).mean().backward()
     for name, parameter in by_hand.named_parameters():
         assert parameter.grad is not None
