@@ -98,7 +98,10 @@ def test_a_dry_run_says_what_a_run_then_does(videos: VideoList, val: VideoList, 
     assert moved <= planned.trained < planned.parameters == sum(v.numel() for v in before.values())
     sizes = {path: size for path, size in planned.writes.items() if size}
     states = sum(f.stat().st_size for f in (out / "checkpoints").rglob("*") if f.is_file() and "best" not in f.name)
-    assert sizes[f"{out / 'checkpoints'}, two training states at most"] == pytest.approx(states, rel=0.3)
+    # torch.distributed.checkpoint adds some kilobytes for each tensor, which count in a model as small as this.
+    extra = 2 * 4 * 2048 * len(before)
+    said = sizes[f"{out / 'checkpoints'}, two training states at most"]
+    assert 0.9 * said <= states <= said + extra
     best = next((out / "checkpoints").glob("best-*")).stat().st_size
     assert sizes[f"{out / 'checkpoints'}, the best weights, and for a moment those before"] == pytest.approx(
         2 * best, rel=0.1
