@@ -49,6 +49,7 @@ class VideoList:
     samples: tuple[Sample, ...]  # found
     missing: tuple[Sample, ...] = ()  # annotated, but no such file; `path` as it was looked for
     notes: tuple[str, ...] = ()  # how files were understood, where that may surprise
+    task: str = "classes"  # kind of target, as `ClipSpec.task`: "classes", "multilabel" or "regression"
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """(found, missing) of each class."""

@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.progress import Progress
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.evaluate import evaluate
+from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
 
@@ -152,6 +152,7 @@ class _Run:
         )
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
+        self.objective = OBJECTIVES[videos.task]
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
         self.average = None
         if recipe.ema is not None:
@@ -218,13 +219,12 @@ class _Run:
         """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
         device = self.accelerator.device
         clips = batch.clips.to(device, non_blocking=True).flatten(0, 1)
-        labels = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
-        if not len(labels):  # the other processes wait for this one's part in the gradient
+        targets = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1], 0)
+        if not len(targets):  # the other processes wait for this one's part in the gradient
             nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
             return nothing
-        clips, targets = self.mix(clips, labels)
-        logits: torch.Tensor = self.model(clips).float()
-        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        clips, targets = self.mix(clips, targets)
+        return self.objective.loss(self.model(clips).float(), targets, self.recipe.label_smoothing)
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
         state, recipe = self.state, self.recipe
