@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -79,8 +79,8 @@ def predict(
             `load_model`, every time: give the model itself to load it once.
         path_or_paths: a video file or a folder of its frames, or several. Several files, and the one of a list of one,
             are read in another process, so that a decoder's crash is an error of that file: see `Video`, `isolated`.
-        topk: how many classes, the likeliest first; all if there are fewer. A multi-label model tells of every label that
-            is likelier than not, also of more; a regression of all its values.
+        topk: how many classes, the likeliest first; all if there are fewer. A multi-label model tells of every label
+            that is likelier than not, also of more; a regression of all its values.
         clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
         labels: names of the classes, or of the values; None: `model_labels(model)`.
         batch_size: views that run at once; None: as many as are about 32,000 tokens.
@@ -202,7 +202,7 @@ def _windows(
     video.close()
 
 
-def _times(first: int, stop: int, total: int, fps: float) -> dict[str, float]:
+def _times(first: int, stop: int, total: int, fps: float) -> dict[str, Any]:
     return {"start": first / fps, "end": stop / fps, "duration": total / fps}
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.data.tables import parse_json, read_text
@@ -46,9 +46,10 @@ class Place(NamedTuple):
 class Row(NamedTuple):
     """One line of an annotation file: the label (a class name or an index), and places in order of preference."""
 
-    label: str
+    label: str | tuple[str, ...] | None  # as it is written; a list of labels; None: the line has none
     places: tuple[Place, ...]
     target: int | None = None  # where the file gives the label's index, too
+    record: Mapping[str, Any] = {}  # the whole line by column, where it has columns
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Request:
     files: tuple[Path, ...]  # the annotation files of the split
     index: VideoIndex  # of the root
     find: Callable[[str], str | None]  # the index's way to find a video: by name or by path
+    several: bool = False  # a video may have any number of labels or values
     notes: list[str] = field(default_factory=list)  # what the user should know of how the files were understood
 
 

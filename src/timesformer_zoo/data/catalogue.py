@@ -64,7 +64,7 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
         except AnnotationError:  # several videos
             return True
 
-    records = read_records(path, exists, request.notes)
+    records = read_records(path, exists, request.notes, request.several)
     of_split = [_column(record, COLUMNS["split"], path) for record in records]
     words = [word for known in SPLIT_WORDS.values() for word in known if word in path.stem.lower()]
     if not any(of_split) and not words and split_of(path.parent.name) is None:
@@ -88,15 +88,18 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
         raise AnnotationError(f"{path}: its rows are of the splits {have}; expected some for {request.split!r}.")
 
 
-def _label(record: dict[str, Any], path: Path) -> tuple[str, int | None]:
-    """The class's name, or else its index as text; and the index where there are both."""
+def _label(record: dict[str, Any], path: Path) -> tuple[str | tuple[str, ...] | None, int | None]:
+    """The class's name, or else its index as text, or all there are; and the index where there are name and index."""
+    for column in (*COLUMNS["name"], *COLUMNS["label"], *COLUMNS["target"]):
+        if isinstance(several := record.get(column), list) and not any(isinstance(v, (list, dict)) for v in several):
+            return tuple(map(str, several)), None
     label = _column(record, COLUMNS["label"], path)
     name = _column(record, COLUMNS["name"], path)
     target = _column(record, COLUMNS["target"], path)
     if name and label and label.isdecimal():
         target = target or label
-    text = name or label or target or _require(record, COLUMNS["label"] + COLUMNS["name"] + COLUMNS["target"], path)
-    return text, int(target) if target and target.isdecimal() and not text.isdecimal() else None
+    text = name or label or target
+    return text, int(target) if text and target and target.isdecimal() and not text.isdecimal() else None
 
 
 def _table_rows(request: Request) -> Iterator[Row]:
@@ -107,7 +110,7 @@ def _table_rows(request: Request) -> Iterator[Row]:
             name = _require(record, COLUMNS["video"], path)
             part = (_seconds(record, COLUMNS["start"], path), _seconds(record, COLUMNS["end"], path))
             label, target = _label(record, path)
-            yield Row(label, tuple(Place(os.path.join(start, name), *part) for start in starts), target)
+            yield Row(label, tuple(Place(os.path.join(start, name), *part) for start in starts), target, record)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
