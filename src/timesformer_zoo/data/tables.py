@@ -305,7 +305,8 @@ class _Lines:
         for cells in _cells(line, separator):
             splits = [(separator.join(cells[:i]).strip(), cells[i:]) for i in range(len(cells) - 1, 0, -1)]
             splits = [(name, rest) for name, rest in splits if name and any(cell.strip() for cell in rest)]
-            found = next((s for s in splits if self.exists(s[0])), None) if len(splits) > 1 else None
+            asked = len(splits) > 1 or '"' in line  # of one way there is nothing to tell apart
+            found = next((s for s in splits if self.exists(s[0])), None) if asked else None
             with_suffix = (s for s in splits if has_video_suffix(s[0]))
             if splits:
                 name, rest = found or next(with_suffix, splits[0])

@@ -243,29 +243,29 @@ def _read_labels(reader: _Reader) -> _Read:
 
 
 def _read_values(reader: _Reader) -> _Read:
+    numbers = [_numbers(row.label) for row in reader.rows]
     columns = reader.columns(_is_number, "a number")
     named = reader.names is not None and {class_key(n) for n in reader.names} == {class_key(n) for n in columns}
-    if columns and (named or all(row.label is None for row in reader.rows)):
-        values = [list(map(float, reader.cells(name))) for name in columns]
-        names = tuple(reader.names) if named and reader.names else tuple(columns)
-        return names, list(zip(*values, strict=True)), f"values of the columns {_some(columns)}"
-    targets: list[tuple[float, ...]] = []
-    for row in reader.rows:
+    if columns and (named or not all(numbers)):
+        cells = [list(map(float, reader.cells(name))) for name in columns]
+        names = reader.names if named and reader.names else tuple(columns)
+        return names, list(zip(*cells, strict=True)), f"values of the columns {_some(columns)}"
+    count = len(reader.names or (numbers[0] if numbers else ()))
+    for row, values in zip(reader.rows, numbers, strict=True):
         if row.label is None:
             raise reader.no_label(row)
-        parts = [p for p in re.split(r"[;,|\s]+", row.label) if p] if isinstance(row.label, str) else list(row.label)
-        count = len(targets[0]) if targets else len(reader.names or parts)
-        if len(parts) != count or not all(map(_is_number, parts)):
-            raise reader.error(
-                f"{row.places[0].name}: expected {count} number{'s' * (count > 1)} as its label, got {row.label!r}."
-            )
-        targets.append(tuple(map(float, parts)))
-    if not targets:
-        return (), [], ""
-    count = len(targets[0])
-    column = next((name for name in _LABELS if name in reader.rows[0].record), "value")
+        if not values or len(values) != count:
+            wanted = f"{count} numbers" if count > 1 else "a number"
+            raise reader.error(f"{row.places[0].name}: expected {wanted} as its label, got {row.label!r}.")
+    column = next((name for name in _LABELS for row in reader.rows[:1] if name in row.record), "value")
     names = reader.names or ((column,) if count == 1 else tuple(f"{column} {i}" for i in range(count)))
-    return names, list(targets), ""
+    return names, numbers, ""
+
+
+def _numbers(label: str | tuple[str, ...] | None) -> tuple[float, ...]:
+    """What a label says in numbers; nothing where it says anything else."""
+    parts = [part for part in re.split(r"[;,|\s]+", label) if part] if isinstance(label, str) else label or ()
+    return tuple(map(float, parts)) if all(map(_is_number, parts)) else ()
 
 
 # ---- the kinds ----
