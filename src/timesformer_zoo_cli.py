@@ -21,6 +21,7 @@ __all__ = ["VERBS", "main", "parse"]
 MODES = ("space_only", "joint", "divided", "local_global", "axial")
 TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
 LICENCES = ("apache-2.0", "cc-by-nc-4.0")
+KINDS = ("classes", "multilabel", "regression")
 RECIPES = ("paper", "small-data")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
@@ -29,7 +30,8 @@ PROTOCOLS = {
 }
 DATASETS = {
     "folder": "a folder per class, in train/ and val/ or not",
-    "list": "a line per video: path label, or path,label[,start,end,split] with a header",
+    "list": "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+    "run;sit; or a column of numbers for each label (0 and 1) or value",
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
@@ -120,6 +122,11 @@ def _data(parser: ArgumentParser) -> None:
         "--annotations", metavar="PATH", type=Path, help="annotation file, or the folder with the published files"
     )
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument(
+        "--task",
+        choices=KINDS,
+        help="kind of target: a class for each video, any number of labels, or values (default: as the list says)",
+    )
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument(
@@ -200,7 +207,15 @@ def _evaluate(parser: ArgumentParser) -> None:
         default=8,
         help="views that run at once in a process (default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for results.json and confusion.png")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="for results.json, predictions.jsonl (a line a video), confusion.png and, with --errors, errors.html",
+    )
+    parser.add_argument(
+        "--errors", metavar="N", type=int, default=0, help="show the N worst videos, with pictures in OUT/errors.html"
+    )
     parser.add_argument(
         "--json",
         action="store_true",
@@ -259,7 +274,7 @@ VERBS = {
         "train a model on a data set", "videos/ --out run --set epochs=5", _finetune, _table("data sets", DATASETS)
     ),
     "evaluate": Verb(
-        "accuracy on a data set",
+        "scores on a data set, and what went wrong",
         "run/model videos/ --split val --out scores",
         _evaluate,
         _table("protocols", PROTOCOLS) + _table("data sets", DATASETS),

@@ -60,18 +60,24 @@ from timesformer_zoo.weights.transformers import to_transformers
 if TYPE_CHECKING:
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
-    from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
-    from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.data.videos import DATASETS, TASKS, Sample, VideoList, read_videos
+    from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
+    from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.objective import OBJECTIVES, Objective
+    from timesformer_zoo.train.plots import plot_confusion
     from timesformer_zoo.train.recipe import RECIPES, Recipe
+    from timesformer_zoo.train.worst import save_worst
 
 __version__ = "0.1.0"
 __all__ = [
     "CHECKPOINTS",
     "DATASETS",
     "IMAGE_SUFFIXES",
+    "OBJECTIVES",
     "PROTOCOLS",
     "RECIPES",
+    "TASKS",
     "VIDEO_SUFFIXES",
     "AnnotationError",
     "AttentionMode",
@@ -85,6 +91,8 @@ __all__ = [
     "FrameFolder",
     "Item",
     "MissingVideosError",
+    "Objective",
+    "Outcome",
     "Prediction",
     "Recipe",
     "Sample",
@@ -128,6 +136,7 @@ __all__ = [
     "read_videos",
     "rollout",
     "save_pretrained",
+    "save_worst",
     "set_labels",
     "timeline",
     "timesformer_base_axial",
@@ -156,10 +165,14 @@ __all__ = [
 _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
-    "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
-    "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "data.videos": ("DATASETS", "TASKS", "Sample", "VideoList", "read_videos"),
+    "train.evaluate": ("PROTOCOLS", "evaluate"),
+    "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.finetune": ("Finetuned", "finetune"),
+    "train.objective": ("OBJECTIVES", "Objective"),
+    "train.plots": ("plot_confusion",),
     "train.recipe": ("RECIPES", "Recipe"),
+    "train.worst": ("save_worst",),
 }
 """Module -> the names of it that are imported late."""
 

@@ -111,10 +111,10 @@ def predict(
                 raise
             errors.append(error)
             continue
-        said = tell(_logits(model, views, batch_size), spec, names, topk)
+        fused = OUTPUTS[spec.task].fuse(_logits(model, views, batch_size), spec.fuse)
         fps = video.fps or spec.fps
         times = _times(min(map(min, seen)), max(map(max, seen)) + 1, video.num_frames, fps) if fps else {}
-        predictions.append(replace(said, path=video.path, **times))
+        predictions.append(replace(tell(fused, spec.task, names, topk, video.path), **times))
     return predictions[0] if one else predictions
 
 
@@ -198,7 +198,8 @@ def _windows(
         logits = _logits(model, torch.cat(views), batch_size)
         for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
             times = _times(start, start + length, video.num_frames, fps)
-            yield replace(tell(rows, spec, names, topk), path=video.path, **times)
+            fused = OUTPUTS[spec.task].fuse(rows, spec.fuse)
+            yield replace(tell(fused, spec.task, names, topk, video.path), **times)
     video.close()
 
 
@@ -238,15 +239,13 @@ OUTPUTS: dict[str, Output] = {
 """`ClipSpec.task` -> how a model's outputs are understood."""
 
 
-def tell(views: torch.Tensor, spec: ClipSpec, names: Sequence[str], topk: int, path: str = "") -> Prediction:
-    """What the outputs for a video's views (V, K) say, by the kind of target that they are for."""
-    output = OUTPUTS[spec.task]
-    fused = output.fuse(views, spec.fuse)
-    count = min(output.scores(fused, topk), len(names))
+def tell(fused: torch.Tensor, task: str, names: Sequence[str], topk: int, path: str = "") -> Prediction:
+    """What probabilities or values (K,) say, by the kind of target that they are for."""
+    count = min(OUTPUTS[task].scores(fused, topk), len(names))
     values = {} if count else dict(zip(names, fused.tolist(), strict=True))
     best, indices = (part.tolist() for part in fused.topk(count))
     top = tuple(Score(names[index], value, index) for value, index in zip(best, indices, strict=True))
-    return Prediction(path, top, task=spec.task, values=values)
+    return Prediction(path, top, task=task, values=values)
 
 
 def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:

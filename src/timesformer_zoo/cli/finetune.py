@@ -14,10 +14,11 @@ from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.data.videos import DATASETS, VideoList, read_videos
 from timesformer_zoo.hub.load import check_name, in_timms_layout
 from timesformer_zoo.hub.save import save_pretrained
-from timesformer_zoo.labels import set_labels
+from timesformer_zoo.labels import known_labels, set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.finetune import finetune
+from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.recipe import RECIPES, Recipe
 
 __all__ = ["run"]
@@ -43,12 +44,12 @@ def run(args: Namespace) -> int:
             print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     source = dict(fold=args.fold, annotations=args.annotations)
-    train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
+    train = read_videos(args.data, args.videos, "train", labels=args.labels, task=args.task, **source)
     say(train.report())
     val = None
     if args.val != "none":
         split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
-        val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
+        val = read_videos(args.data, args.videos, split, labels=train.classes, task=train.task, **source)
         say(val.report())
     with accelerator.local_main_process_first():
         model = _create(args, recipe, train)
@@ -77,11 +78,12 @@ def run(args: Namespace) -> int:
             on_error=args.on_error,
         )
         say(result.summary())
-        metrics = {"accuracy": result.top1}
+        card = OBJECTIVES[train.task].card
+        metrics = {name: value for name, key in card.items() if (value := result.metrics[key]) is not None}
         if accelerator.is_main_process:
             result.save(args.out)
     if accelerator.is_main_process:
-        data = f"{train.name}: {len(train.samples)} videos in {len(train.classes)} classes"
+        data = f"{train.name}: {len(train.samples)} videos in {len(train.classes)} {train.things}"
         save_pretrained(done.model, args.out / "model", labels=train.classes, metrics=metrics, training_data=data)
         (args.out / "history.json").write_text(json.dumps(done.history, indent=1) + "\n")
     for path, reason in done.skipped.items():
@@ -119,8 +121,9 @@ def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
             fields[name] = json.loads(text)
         except json.JSONDecodeError:
             fields[name] = text  # "uniform" need not be quoted
-    # The labels of the weights are not those of the new head.
-    model.clip = {**{k: v for k, v in (model.clip or {}).items() if k != "labels"}, **fields}
+    # The labels of the weights, and the kind of target that they were for, are not those of another head.
+    other = known_labels(model) != list(videos.classes)
+    model.clip = {k: v for k, v in (model.clip or {}).items() if k != "labels" and not (k == "task" and other)} | fields
     model.set_grad_checkpointing(args.grad_checkpointing)
     set_labels(model, videos.classes)
     return model

@@ -276,6 +276,8 @@ class Task(NamedTuple):
 
     read: Callable[[_Reader], _Read]
     tensor: Callable[[Any, int], torch.Tensor]  # a sample's target, number of classes -> what the loss takes
+    label: Callable[[Any, Sequence[str]], Any]  # a sample's target, names -> the target by name
+    things: str  # what the names are of
     about: str
 
 
@@ -286,7 +288,25 @@ def _multi_hot(indices: Sequence[int], size: int) -> torch.Tensor:
 
 
 TASKS: dict[str, Task] = {
-    "classes": Task(_read_classes, lambda index, _: torch.tensor(index), "a class for each video"),
-    "multilabel": Task(_read_labels, _multi_hot, "any number of labels for each video"),
-    "regression": Task(_read_values, lambda values, _: torch.tensor(values), "values for each video"),
+    "classes": Task(
+        _read_classes,
+        lambda index, _: torch.tensor(index),
+        lambda index, names: names[index],
+        "classes",
+        "a class for each video",
+    ),
+    "multilabel": Task(
+        _read_labels,
+        _multi_hot,
+        lambda indices, names: tuple(names[i] for i in indices),
+        "labels",
+        "any number of labels for each video",
+    ),
+    "regression": Task(
+        _read_values,
+        lambda values, _: torch.tensor(values),
+        lambda values, names: dict(zip(names, values, strict=True)),
+        "values",
+        "one or more numbers for each video",
+    ),
 }

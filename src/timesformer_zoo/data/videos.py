@@ -50,6 +50,15 @@ class VideoList:
     notes: tuple[str, ...] = ()  # how files were understood, where that may surprise
     task: str = "classes"  # kind of target, as `ClipSpec.task`: one of `TASKS`
 
+    @property
+    def things(self) -> str:
+        """What `classes` are, in a word: classes, labels or values."""
+        return TASKS[self.task].things
+
+    def label(self, sample: Sample) -> Any:
+        """A sample's target by name: its class, the tuple of its labels, or a dict of its values."""
+        return TASKS[self.task].label(sample.target, self.classes)
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """(found, missing) of each class or label; of values nothing can be counted."""
         if self.task == "regression":
@@ -71,8 +80,7 @@ class VideoList:
         """
         title = f"{self.name} {self.split}" + (f", fold {self.fold}" if self.fold else "")
         total = len(self.samples) + len(self.missing)
-        of = {"classes": "classes", "multilabel": "labels", "regression": "values"}[self.task]
-        lines = [f"{title}: {total} videos in {len(self.classes)} {of}, {len(self.samples)} found"]
+        lines = [f"{title}: {total} videos in {len(self.classes)} {self.things}, {len(self.samples)} found"]
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
         lines += [f"  {note}" for note in self.notes]
         lines += self._spread() if self.task == "regression" else self._sizes(per_class)

@@ -30,9 +30,10 @@ from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDatas
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.objective import OBJECTIVES
+from timesformer_zoo.train.objective import OBJECTIVES, Scale
 from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
+from timesformer_zoo.video.clip import clip_spec
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,7 +48,7 @@ class Finetuned:
     """What a run gives."""
 
     model: TimeSformer  # the trained weights, or their average if the recipe says so; on the CPU, or where that is
-    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
+    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, all metrics by name
     skipped: dict[str, str]  # path -> why it could not be read
 
 
@@ -69,8 +70,9 @@ def finetune(
 
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
-            `drop_path_rate`.
-        videos: to train on.
+            `drop_path_rate`. Its `clip` is made to say the videos' kind of target.
+        videos: to train on; their `task` says what is minimised, see `OBJECTIVES`. Values are standardised in training
+            alone: the result gives them in the units of the list.
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
@@ -83,7 +85,7 @@ def finetune(
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
+        ValueError: the model, or `val`, does not fit the videos, or the folder's checkpoint is of another recipe or other data.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
@@ -114,12 +116,16 @@ def finetune(
                 entry = run.end_epoch(val, workers)
                 run.save()
                 if progress:
-                    console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
+                    shown = [k for k in ("epoch", "loss", "lr", *run.objective.words) if entry.get(k) is not None]
+                    console.print("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    return Finetuned(run.result(), run.state.history, run.state.skipped)
+    result = run.result()
+    if run.scale is not None:
+        run.scale.head_to_units(result.head)
+    return Finetuned(result, run.state.history, run.state.skipped)
 
 
 class _Run:
@@ -153,6 +159,13 @@ class _Run:
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
         self.objective = OBJECTIVES[videos.task]
+        self.scale = None
+        if self.objective.scaled:
+            self.scale = Scale.of(torch.stack([self.dataset.target(i) for i in range(len(self.dataset))]))
+            if clip_spec(model).task == videos.task:  # a head that knows its values already
+                self.scale.head_to_standard(model.head)
+        if clip_spec(model).task != videos.task:
+            model.clip = {**(model.clip or {}), "task": videos.task}
         # A plain model to put the result in, also where the trained one is wrapped or sharded.
         self.average = None
         if recipe.ema is not None:
@@ -223,6 +236,8 @@ class _Run:
         if not len(targets):  # the other processes wait for this one's part in the gradient
             nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
             return nothing
+        if self.scale is not None:
+            targets = self.scale.standardise(targets)
         clips, targets = self.mix(clips, targets)
         return self.objective.loss(self.model(clips).float(), targets, self.recipe.label_smoothing)
 
@@ -233,17 +248,19 @@ class _Run:
         entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
         if val is not None:
             model: nn.Module = self.model if self.average is None else self.final
-            score = evaluate(
-                model,
-                val,
-                workers=workers,
-                accelerator=self.accelerator,
-                on_error=self.dataset.on_error,
-                progress=False,
-            )
-            entry.update(top1=score.top1, top5=score.top5)
+            plain = self.accelerator.unwrap_model(model)
+            with nullcontext() if self.scale is None else self.scale.outputs_in_units(plain):
+                score = evaluate(
+                    model,
+                    val,
+                    workers=workers,
+                    accelerator=self.accelerator,
+                    on_error=self.dataset.on_error,
+                    progress=False,
+                )
+            entry.update(score.metrics)
             state.skipped.update(score.skipped)
-            self.accelerator.log({"top1": score.top1}, step=state.step)
+            self.accelerator.log({k: v for k, v in score.metrics.items() if v is not None}, step=state.step)
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
         return entry
