@@ -40,7 +40,8 @@ class Prediction:
     @property
     def labels(self) -> tuple[str, ...]:
         """All that is likelier than not: one class or none, or any number of labels."""
-        return tuple(score.label for score in self.top if score.probability >= _CLEAR)
+        scores = self.top[:1] if self.task == "classes" else self.top
+        return tuple(score.label for score in scores if score.probability >= _CLEAR)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

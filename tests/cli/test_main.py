@@ -14,8 +14,10 @@ import timesformer_zoo_cli
 from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
+    OBJECTIVES,
     PROTOCOLS,
     RECIPES,
+    TASKS,
     AttentionMode,
 )
 from timesformer_zoo_cli import VERBS, main, parse
@@ -105,6 +107,7 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
+    assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.RECIPES) == list(RECIPES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
     assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}

@@ -44,7 +44,7 @@ def run(args: Namespace) -> int:
         device = accelerator.device if accelerator is not None else None
         model = load_model(args.model.format(fold=fold), device=device)
         names = known_labels(model)
-        # A list of one label a video, or of whole numbers, does not say by itself that it is for a model of another kind.
+        # A list with one label a video, or of whole numbers, does not say by itself that it is not of classes.
         task = clip_spec(model).task
         videos = read_videos(
             args.data,

@@ -215,7 +215,10 @@ _METADATA: dict[str, tuple[str, ...]] = {
 DATASETS: dict[str, DataSet] = {
     "folder": DataSet(folder_rows, "a folder per class, in train/ and val/ or not", classes=folder_classes),
     "list": DataSet(
-        _table_rows, "a line per video: path label, or path,label[,start,end,split] with a header", files=_LISTS
+        _table_rows,
+        "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+        "run;sit; or a column of numbers for each label (0 and 1) or value",
+        files=_LISTS,
     ),
     "json": DataSet(
         _table_rows,

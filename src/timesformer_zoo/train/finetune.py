@@ -72,7 +72,7 @@ def finetune(
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
             `drop_path_rate`. Its `clip` is made to say the videos' kind of target.
         videos: to train on; their `task` says what is minimised, see `OBJECTIVES`. Values are standardised in training
-            alone: the result gives them in the units of the list.
+            alone: the result gives them in the units of the list (`model` itself is left standardised).
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
@@ -85,7 +85,7 @@ def finetune(
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model, or `val`, does not fit the videos, or the folder's checkpoint is of another recipe or other data.
+        ValueError: the model or `val` does not fit the videos, or the folder's checkpoint is of another recipe or data.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.

@@ -47,10 +47,10 @@ def save_worst(
     """
     title = escape(f"{result.data} {result.split}: the worst {min(count, result.count)} of {result.count} videos")
     sections = [_section(video, frames, height) for video in result.worst(count)]
-    page = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>\n{_STYLE}\n</style>'
-    body = f"<h1>{title}</h1>\n<p>{escape(result.summary().splitlines()[0])}</p>"
+    head = ['<!doctype html>\n<html lang="en">\n<meta charset="utf-8">', f"<title>{title}</title>"]
+    head += [f"<style>\n{_STYLE}\n</style>", f"<h1>{title}</h1>", f"<p>{escape(result.summary().splitlines()[0])}</p>"]
     path = Path(path)
-    path.write_text("\n".join([page, body, *sections]) + "\n</html>\n", encoding="utf-8")
+    path.write_text("\n".join([*head, *sections]) + "\n</html>\n", encoding="utf-8")
     return path
 
 
