@@ -189,7 +189,7 @@ def _header(lines: Sequence[str]) -> tuple[str, list[str]] | None:
         below = [next(_cells(line, separator)) for line in lines[1:20]]
         others = [i for i, column in enumerate(columns) if column not in known]
         if others and below and all(len(row) == len(columns) for row in below):
-            numbers = all(_is_number(row[i]) for row in below for i in others)
+            numbers = all(not row[i].strip() or _is_number(row[i]) for row in below for i in others)
             if numbers and not any(_is_number(columns[i]) for i in others):
                 return separator, columns
     return None
