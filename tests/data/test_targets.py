@@ -118,6 +118,15 @@ def test_class_names_with_commas_stay_whole(root: Path) -> None:
     assert read(root, "a.mp4 run|sit\nb.mp4 run\n", labels=names).task == "classes"
 
 
+def test_rows_of_one_video_are_joined(root: Path) -> None:
+    text = "path,label,start,end\na.mp4,run,0,1\na.mp4,sit,0,1\nb.mp4,sit,,\na.mp4,run,1,2\n"
+    videos = read(root, text, **LABELS)
+    assert targets(videos) == [("run", "sit"), ("sit",), ("run",)]
+    assert [sample.start for sample in videos.samples] == [0, None, 1]
+    assert "1 more rows of videos that have one already: their labels are joined" in videos.report()
+    assert len(read(root, text).samples) == 4
+
+
 @pytest.mark.parametrize(
     ("content", "options", "names", "values"),
     [
@@ -159,6 +168,9 @@ def test_values(content: Any, options: Any, names: Any, values: Any, root: Path)
         ("a.mp4 1 2\nb.mp4 3\n", VALUES, r"b\.mp4: expected 2 numbers as its label, got '3'"),
         ("path,age\na.mp4,5\nb.mp4,\n", {**VALUES, "labels": ["age"]}, "column 'age' has '', expected a number"),
         ("path,run\na.mp4,1\nb.mp4,2\n", {**LABELS, "labels": ["run"]}, "column 'run' has '2', expected 0 or 1"),
+        ("path,run,sit\na.mp4,1,0\n", {**LABELS, "labels": ["run", "jump"]}, "no column 'jump'; it has run, sit"),
+        ("path,x,y\na.mp4,1,0\n", {**VALUES, "labels": ["x", "z"]}, "no column 'z'; it has x, y"),
+        ("path,x,y\na.mp4,1,0\n", {**VALUES, "labels": ["z"]}, "expected a column label or class"),
         ("a.mp4 run;sit\n", {**LABELS, "labels": ["run"]}, "label 'sit' is none of the 1 classes"),
         ({"a.mp4": ["run"], "b.mp4": ["sit"]}, {"task": "classes"}, r"expected one label for each .*, got \['run'\]"),
         ("path,label,fps\na.mp4,,2\n", LABELS, "no classes of list train there"),

@@ -178,6 +178,13 @@ def test_a_model_of_another_kind_is_refused(root):
         evaluate(small(), read(root, "labels"), progress=False)
 
 
+def test_validation_of_another_kind_is_refused_before_training(root, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"val has 2 values .* expected the 3 labels of the videos: read it with labels="
+    ):
+        finetune(small(), read(root, "labels"), RECIPE, tmp_path, val=read(root, "values"), progress=False)
+
+
 def test_windows_of_labels_overlap_and_values_have_none(root):
     model = small(task="multilabel")
     path = read(root, "labels").samples[3].path

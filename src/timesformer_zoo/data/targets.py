@@ -32,6 +32,7 @@ class Understood(NamedTuple):
 
     task: str
     classes: tuple[str, ...]  # names of the classes, labels or values
+    rows: Sequence[Row]  # those that were given; of several for one video, where it may have several labels, the first
     targets: list[Target]  # a row's each
     notes: tuple[str, ...]  # what may surprise
 
@@ -62,21 +63,25 @@ class _Reader(NamedTuple):
         return ["" if (cell := row.record.get(name)) is None else str(cell).strip() for row in self.rows]
 
     def columns(self, fits: Callable[[str], bool], expected: str) -> list[str]:
-        """The other columns that hold nothing else; those of the names that were given, if all of them are columns."""
+        """The other columns that hold nothing else; with names, theirs, or none if no column is called so."""
         by_key = {class_key(name): name for name in self.others()}
         keys = [class_key(name) for name in self.names or ()]
-        if keys and all(key in by_key for key in keys):
+        if any(key in by_key for key in keys):
+            if absent := [name for name, key in zip(self.names or (), keys, strict=True) if key not in by_key]:
+                raise self.error(f"no column {absent[0]!r}; it has {_some(self.others())}")
             for name in (by_key[key] for key in keys):
                 if wrong := [cell for cell in self.cells(name) if not fits(cell)]:
                     raise self.error(f"column {name!r} has {wrong[0]!r}, expected {expected}")
             return [by_key[key] for key in keys]
+        if keys:
+            return []
         return [name for name in self.others() if all(map(fits, self.cells(name)))]
 
 
 def understand(
     rows: Sequence[Row], names: tuple[str, ...] | None, task: str | None, where: str, data: str
 ) -> Understood:
-    """The targets of all rows, in their order.
+    """The targets of the rows, in their order.
 
     Args:
         rows: of one list.
@@ -97,7 +102,17 @@ def understand(
         task, why = _task_of(reader)
         notes = [f"taken as {task}: {why}"] if why else []
     classes, targets, note = TASKS[task].read(reader)
-    return Understood(task, classes, targets, (*notes, *([note] if note else [])))
+    notes += [note] if note else []
+    if (join := TASKS[task].join) is not None:
+        joined: dict[Any, tuple[Row, list[Any]]] = {}
+        for row, target in zip(rows, targets, strict=True):
+            joined.setdefault(row.places, (row, []))[1].append(target)
+        if len(joined) < len(rows):
+            notes.append(
+                f"{len(rows) - len(joined)} more rows of videos that have one already: their labels are joined"
+            )
+        rows, targets = [row for row, _ in joined.values()], [join(parts) for _, parts in joined.values()]
+    return Understood(task, classes, rows, targets, tuple(notes))
 
 
 def _task_of(reader: _Reader) -> tuple[str, str]:
@@ -245,11 +260,9 @@ def _read_labels(reader: _Reader) -> _Read:
 def _read_values(reader: _Reader) -> _Read:
     numbers = [_numbers(row.label) for row in reader.rows]
     columns = reader.columns(_is_number, "a number")
-    named = reader.names is not None and {class_key(n) for n in reader.names} == {class_key(n) for n in columns}
-    if columns and (named or not all(numbers)):
+    if columns and (reader.names or not all(numbers)):
         cells = [list(map(float, reader.cells(name))) for name in columns]
-        names = reader.names if named and reader.names else tuple(columns)
-        return names, list(zip(*cells, strict=True)), f"values of the columns {_some(columns)}"
+        return reader.names or tuple(columns), list(zip(*cells, strict=True)), f"values of the columns {_some(columns)}"
     count = len(reader.names or (numbers[0] if numbers else ()))
     for row, values in zip(reader.rows, numbers, strict=True):
         if row.label is None:
@@ -277,6 +290,7 @@ class Task(NamedTuple):
     read: Callable[[_Reader], _Read]
     tensor: Callable[[Any, int], torch.Tensor]  # a sample's target, number of classes -> what the loss takes
     label: Callable[[Any, Sequence[str]], Any]  # a sample's target, names -> the target by name
+    join: Callable[[list[Any]], Any] | None  # targets of several rows of one video -> its target; None: each is its own
     things: str  # what the names are of
     about: str
 
@@ -292,6 +306,7 @@ TASKS: dict[str, Task] = {
         _read_classes,
         lambda index, _: torch.tensor(index),
         lambda index, names: names[index],
+        None,
         "classes",
         "a class for each video",
     ),
@@ -299,6 +314,7 @@ TASKS: dict[str, Task] = {
         _read_labels,
         _multi_hot,
         lambda indices, names: tuple(names[i] for i in indices),
+        lambda several: tuple(sorted({i for indices in several for i in indices})),
         "labels",
         "any number of labels for each video",
     ),
@@ -306,6 +322,7 @@ TASKS: dict[str, Task] = {
         _read_values,
         lambda values, _: torch.tensor(values),
         lambda values, names: dict(zip(names, values, strict=True)),
+        None,
         "values",
         "one or more numbers for each video",
     ),

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from timesformer_zoo.data.annotations import DataSet, Place, Request, read_labels, split_of
+from timesformer_zoo.data.annotations import DataSet, Place, Request, Row, read_labels, split_of
 from timesformer_zoo.data.catalogue import DATASETS
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.data.targets import TASKS, Target, understand
@@ -154,13 +154,13 @@ def read_videos(
         names = read_labels(labels if labels is not None else entry.labels or "")
     several = task in ("multilabel", "regression")
     request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at, several)
-    rows = list(entry.rows(request))
+    rows: Sequence[Row] = list(entry.rows(request))
     if annotations is not None and split_of(Path(annotations).stem) not in (None, split):
         request.notes.append(f"{Path(annotations).name} was given, and is taken, for the split {split}")
     where = ", ".join(map(str, files)) or str(root)
     if names is None and entry.classes is not None:
         names = read_labels(entry.classes(request))
-    task, classes, targets, notes = understand(rows, names, task, where, data)
+    task, classes, rows, targets, notes = understand(rows, names, task, where, data)
     if not classes:
         raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
     samples, missing = [], []

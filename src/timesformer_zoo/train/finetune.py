@@ -97,6 +97,11 @@ def finetune(
             f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
             f"{len(videos.classes)}."
         )
+    if val is not None and (val.task, len(val.classes)) != (videos.task, len(videos.classes)):
+        raise ValueError(
+            f"val has {len(val.classes)} {val.things} and task {val.task!r}, expected the {len(videos.classes)} "
+            f"{videos.things} of the videos: read it with labels=videos.classes and task={videos.task!r}."
+        )
     run = _Run(model, videos, recipe, Path(folder), accelerator, on_error)
     run.resume()
     total = recipe.epochs * run.steps_per_epoch
