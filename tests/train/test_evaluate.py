@@ -70,7 +70,7 @@ def test_scores(bright):
     assert recall == {"class 0": 1, "class 1": 1, "class 2": 1, "class 3": 1, "class 4": None, "class 5": 1 / 3}
     assert [scores["precision"] for scores in result.per_class.values()] == [1, 1, 1 / 2, 1, 0, 1]
     assert [scores["support"] for scores in result.per_class.values()] == [1, 1, 1, 1, 0, 3]
-    assert result.metrics["macro_recall"] == pytest.approx((4 + 1 / 3) / 5)
+    assert result.mean_class_accuracy == pytest.approx((4 + 1 / 3) / 5)
     assert "top-1 71.43%, top-5 85.71%, mean over classes 86.67% of 7 videos" in result.summary()
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torchmetrics import functional as reference
 
+from timesformer_zoo import OBJECTIVES
 from timesformer_zoo.train.metrics import (
+    METRICS,
     average_precision,
     class_scores,
     confusion,
@@ -53,7 +55,8 @@ def test_classes(seed):
     for name, of in {"precision": reference.precision, "recall": reference.recall, "f1": reference.f1_score}.items():
         each = of(scores, targets, average="none", **options)
         torch.testing.assert_close(torch.tensor([row[name] for row in rows]), each)
-        assert ours[f"macro_{name}"] == pytest.approx(float(each.mean()))
+        mean = ours["mean_class_accuracy" if name == "recall" else f"macro_{name}"]
+        assert mean == pytest.approx(float(each.mean()))
     each = reference.average_precision(scores, targets, average="none", **options)
     torch.testing.assert_close(torch.tensor([row["ap"] for row in rows]), each, rtol=0, atol=1e-6)
     assert [row["support"] for row in rows] == targets.bincount(minlength=7).tolist()
@@ -66,7 +69,7 @@ def test_classes_without_samples_are_in_no_mean():
     assert (first["precision"], first["recall"], first["f1"]) == (0.5, 0.5, 0.5)
     assert (second["precision"], second["recall"], second["f1"]) == (0, 0, 0)
     assert (third["precision"], third["recall"], third["ap"], third["support"]) == (0, None, None, 0)
-    assert of_classes(probabilities, targets)["macro_recall"] == 0.25
+    assert of_classes(probabilities, targets)["mean_class_accuracy"] == 0.25
     assert of_classes(probabilities, targets)["top5"] is None
 
 
@@ -95,6 +98,14 @@ def test_labels_that_nobody_has():
     assert second == {"precision": None, "recall": None, "f1": None, "ap": None, "support": 0}
     assert of_labels(probabilities, targets)["mAP"] == 1
     assert of_labels(probabilities, torch.zeros(2, 2))["mAP"] is None
+
+
+def test_every_metric_says_what_is_better():
+    names = set()
+    for task, targets in {"classes": [0, 1], "multilabel": [[0.0] * 6] * 2, "regression": [[0.0] * 6] * 2}.items():
+        names |= OBJECTIVES[task].metrics(torch.rand(2, 6), torch.tensor(targets)).keys()
+        assert {OBJECTIVES[task].best, *OBJECTIVES[task].words, *OBJECTIVES[task].card.values()} <= METRICS.keys()
+    assert names == METRICS.keys()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -213,27 +213,28 @@ def train(root, kind, task, out):
 
 
 @pytest.mark.parametrize(
-    ("kind", "task", "metric", "said"),
+    ("kind", "task", "metric", "name", "said"),
     [
-        ("labels", "multilabel", "mAP", "mAP "),
-        ("values", "regression", "mae", "mean absolute error "),
+        ("labels", "multilabel", "mAP", "mean_average_precision", "mAP "),
+        ("values", "regression", "mae", "mae", "mean absolute error "),
     ],
 )
-def test_from_a_list_to_a_model_that_says_it(root, tmp_path, capsys, kind, task, metric, said):
+def test_from_a_list_to_a_model_that_says_it(root, tmp_path, capsys, kind, task, metric, name, said):
     one, two = tmp_path / "one", tmp_path / "two"
     train(root, kind, task, one)
     out = capsys.readouterr().out
     assert f"list val: {said}" in out
     assert join(launch(2, train, root, kind, task, two)) == [0, 0]
     a, b = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
-    for name, value in a.items():
-        torch.testing.assert_close(value, b[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], rtol=1e-5, atol=1e-5, msg=lambda m, n=key: f"{n}: {m}")
     for x, y in zip(*(json.loads((folder / "history.json").read_text()) for folder in (one, two)), strict=True):
         assert x == pytest.approx(y, rel=1e-4)
     results = json.loads((one / "results.json").read_text())
     assert results["task"] == task
     card = (one / "model" / "README.md").read_text("utf-8")
-    assert f"| {metric} | {results[metric]:g} |" in card
+    assert name in card
+    assert f"{results[metric]:g} |" in card
 
     # The saved model is of its kind, without being told so.
     scores = tmp_path / "scores"

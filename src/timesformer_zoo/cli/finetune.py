@@ -18,7 +18,6 @@ from timesformer_zoo.labels import known_labels, set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.finetune import finetune
-from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.recipe import RECIPES, Recipe
 
 __all__ = ["run"]
@@ -78,8 +77,7 @@ def run(args: Namespace) -> int:
             on_error=args.on_error,
         )
         say(result.summary())
-        card = OBJECTIVES[train.task].card
-        metrics = {name: value for name, key in card.items() if (value := result.metrics[key]) is not None}
+        metrics = result.card_metrics
         if accelerator.is_main_process:
             result.save(args.out)
     if accelerator.is_main_process:

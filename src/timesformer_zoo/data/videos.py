@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -149,29 +149,52 @@ def read_videos(
         raise AnnotationError(f"{root}: no such folder; expected the folder of the videos of {data}.")
     files = _find_files(entry, root, annotations, split, fold)
     index = VideoIndex(root)
-    names = None
-    if labels is not None or entry.labels is not None:
-        names = read_labels(labels if labels is not None else entry.labels or "")
     several = task in ("multilabel", "regression")
     request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at, several)
-    rows: Sequence[Row] = list(entry.rows(request))
+    rows = list(entry.rows(request))
     if annotations is not None and split_of(Path(annotations).stem) not in (None, split):
         request.notes.append(f"{Path(annotations).name} was given, and is taken, for the split {split}")
+    if labels is None:
+        labels = entry.labels if entry.labels is not None else entry.classes(request) if entry.classes else None
     where = ", ".join(map(str, files)) or str(root)
-    if names is None and entry.classes is not None:
-        names = read_labels(entry.classes(request))
-    task, classes, rows, targets, notes = understand(rows, names, task, where, data)
+    videos = video_list(rows, data, split, request.find, labels=labels, task=task, where=where, expected=entry.about)
+    return replace(videos, fold=fold, notes=tuple(dict.fromkeys((*request.notes, *videos.notes))))
+
+
+def video_list(
+    rows: Sequence[Row],
+    name: str,
+    split: str,
+    find: Callable[[str], str | None],
+    *,
+    labels: PathLike | Sequence[str] | None,
+    task: str | None = None,
+    where: str,
+    expected: str,
+) -> VideoList:
+    """The rows as samples.
+
+    Args:
+        find: a video's path by what a row calls it; None: there is none.
+        labels: class names, as `read_labels` takes them; None: those that occur.
+        task: kind of target; None: as the rows say.
+        where, expected: what the rows are from, and what should be there.
+
+    Raises:
+        AnnotationError: a label that is no class, or no classes; rows that can be meant in two ways.
+    """
+    names = None if labels is None else read_labels(labels)
+    task, classes, rows, targets, notes = understand(rows, names, task, where, name)
     if not classes:
-        raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
+        raise AnnotationError(f"{where}: no classes of {name} {split} there; expected {expected}.")
     samples, missing = [], []
     for row, target in zip(rows, targets, strict=True):
-        found = _locate(row.places, target, request)
+        found = _locate(row.places, target, find)
         if found is not None:
             samples.append(found)
         else:
             missing.append(Sample(row.places[0].name, target, *row.places[0][1:]))
-    notes = tuple(dict.fromkeys((*request.notes, *notes)))
-    return VideoList(data, split, fold, classes, tuple(samples), tuple(missing), notes, task)
+    return VideoList(name, split, None, classes, tuple(samples), tuple(missing), notes, task)
 
 
 def _choose(known: dict[str, Any], name: str, what: str) -> Any:
@@ -196,8 +219,8 @@ def _find_files(
     raise AnnotationError(f"No {' or '.join(names)} in {where}. Say where it is with `annotations` (a file or folder).")
 
 
-def _locate(places: tuple[Place, ...], target: Target, request: Request) -> Sample | None:
+def _locate(places: tuple[Place, ...], target: Target, find: Callable[[str], str | None]) -> Sample | None:
     for place in places:
-        if (path := request.find(place.name)) is not None:
+        if (path := find(place.name)) is not None:
             return Sample(path, target, place.start, place.end)
     return None

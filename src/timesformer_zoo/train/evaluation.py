@@ -69,6 +69,17 @@ class Evaluation:
         """Likewise of the five likeliest; None, too, of 5 classes or fewer, where it says nothing."""
         return self.metrics.get("top5")
 
+    @property
+    def mean_class_accuracy(self) -> float | None:
+        """Mean over the classes that have videos of the share of them that is right."""
+        return self.metrics.get("mean_class_accuracy")
+
+    @property
+    def card_metrics(self) -> dict[str, float]:
+        """The metrics that count, by the names that the Hub has for them."""
+        names = OBJECTIVES[self.task].card
+        return {name: value for name, key in names.items() if (value := self.metrics[key]) is not None}
+
     def worst(self, count: int) -> tuple[Outcome, ...]:
         """The videos with the highest loss, the worst first."""
         return tuple(sorted(self.videos, key=lambda video: -video.loss)[:count])

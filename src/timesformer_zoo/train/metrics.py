@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 __all__ = [
+    "METRICS",
     "Scores",
     "average_precision",
     "class_scores",
@@ -25,6 +26,14 @@ __all__ = [
 ]
 
 Scores = dict[str, float | None]
+
+METRICS: dict[str, str] = {
+    **dict.fromkeys(("top1", "top5", "mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1"), "higher"),
+    **dict.fromkeys(("mAP", "micro_precision", "micro_recall", "micro_f1", "exact"), "higher"),
+    **dict.fromkeys(("mae", "rmse"), "lower"),
+    **dict.fromkeys(("r2", "pearson", "spearman"), "higher"),
+}
+"""Every metric -> what is better."""
 
 
 def confusion(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -63,11 +72,12 @@ def of_classes(probabilities: torch.Tensor, targets: torch.Tensor) -> Scores:
     size = probabilities.shape[1]
     top1 = probabilities.argmax(1) == targets
     top5 = probabilities.topk(min(5, size)).indices == targets.unsqueeze(1)
-    per_class = class_scores(probabilities, targets)
+    macro = _macro(class_scores(probabilities, targets))
     return {
         "top1": _share(int(top1.sum()), len(targets)),
         "top5": _share(int(top5.sum()), len(targets)) if size > 5 else None,
-        **_macro(per_class),
+        "mean_class_accuracy": macro.pop("macro_recall"),
+        **macro,
     }
 
 

@@ -98,12 +98,11 @@ class Objective:
 
     loss: Loss
     losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # scores, targets -> how wrong each video is, (N,)
-    metrics: Callable[[torch.Tensor, torch.Tensor], Scores]  # scores, targets -> metrics by name
+    metrics: Callable[[torch.Tensor, torch.Tensor], Scores]  # scores, targets -> metrics by name, those of `METRICS`
     per_class: Callable[[torch.Tensor, torch.Tensor], list[Scores]]  # likewise, of each class, label or value
     words: dict[str, str]  # metric -> how a line of results says it
     card: dict[str, str]  # metric as the Hub names it -> its name here
-    best: str  # the metric that says which training state is the best, as the history names it
-    higher: bool = True  # whether more of it is better
+    best: str  # the metric that says which epoch is the best, as the history names it; `METRICS` says what is better
     scaled: bool = False  # whether targets are standardised in training: see `Scale`
 
     def in_words(self, metrics: Scores) -> str:
@@ -117,8 +116,8 @@ OBJECTIVES: dict[str, Objective] = {
         losses=_log_loss,
         metrics=of_classes,
         per_class=class_scores,
-        words={"top1": "top-1 {:.2%}", "top5": "top-5 {:.2%}", "macro_recall": "mean over classes {:.2%}"},
-        card={"accuracy": "top1"},
+        words={"top1": "top-1 {:.2%}", "top5": "top-5 {:.2%}", "mean_class_accuracy": "mean over classes {:.2%}"},
+        card={"accuracy": "top1", "top_5_accuracy": "top5", "mean_class_accuracy": "mean_class_accuracy"},
         best="top1",
     ),
     "multilabel": Objective(
@@ -127,7 +126,7 @@ OBJECTIVES: dict[str, Objective] = {
         metrics=of_labels,
         per_class=label_scores,
         words={"mAP": "mAP {:.2%}", "macro_f1": "F1 {:.2%} (mean over labels)", "micro_f1": "{:.2%} (over all pairs)"},
-        card={"mAP": "mAP", "f1": "macro_f1"},
+        card={"mean_average_precision": "mAP", "f1": "macro_f1"},
         best="mAP",
     ),
     "regression": Objective(
@@ -136,9 +135,8 @@ OBJECTIVES: dict[str, Objective] = {
         metrics=of_values,
         per_class=value_scores,
         words={"mae": "mean absolute error {:.4g}", "r2": "R² {:.3f}", "pearson": "Pearson's r {:.3f}"},
-        card={"mae": "mae", "r2": "r2"},
+        card={"mae": "mae", "r_squared": "r2", "pearsonr": "pearson"},
         best="mae",
-        higher=False,
         scaled=True,
     ),
 }
