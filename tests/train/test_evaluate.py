@@ -265,6 +265,18 @@ def test_the_worst_videos_are_shown(bright, tmp_path):
     assert image.getpixel((30, 20))[0] == pytest.approx((2.5 / 6) * 255, abs=3)
 
 
+def test_pictures_are_of_the_part_that_was_evaluated(tmp_path):
+    film = write(tmp_path / "film.mp4", (torch.arange(10) * 20).to(torch.uint8).view(-1, 1, 1, 1).expand(10, 32, 48, 3))
+    videos = video_list([film], [0], classes=6)
+    videos = replace(
+        videos, samples=(videos.samples[0]._replace(start=0.08, end=0.24),)
+    )  # frames 2 to 5 of 25 a second
+    page = save_worst(evaluate(Fixed(), videos, progress=False), tmp_path / "errors.html", frames=2).read_text("utf-8")
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)\"", page)]
+    assert [image.getpixel((9, 9))[0] for image in shown] == pytest.approx([60, 100], abs=4)
+    assert "film.mp4 from 0.08 s to 0.24 s" in page
+
+
 def test_the_page_of_the_worst_is_written_though_a_video_is_gone(bright, tmp_path):
     write(tmp_path / "<b>.mp4", torch.zeros(8, 32, 48, 3, dtype=torch.uint8))
     gone = video_list([tmp_path / "<b>.mp4", bright.samples[0].path], [3, 0], classes=6)
