@@ -234,6 +234,8 @@ def test_from_a_list_to_a_model_that_says_it(root, tmp_path, capsys, kind, task,
     assert results["task"] == task
     card = (one / "model" / "README.md").read_text("utf-8")
     assert name in card
+    assert {"labels": "says which of 3 labels a clip has", "values": "estimates 2 values of a clip"}[kind] in card
+    assert ('predict(model, "video.mp4").values' in card) == (kind == "values")
     assert f"{results[metric]:g} |" in card
 
     # The saved model is of its kind, without being told so.

@@ -176,7 +176,7 @@ def _seen(row: dict[str, Any]) -> str:
 
 
 def _values(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
 
 
 def _clock(seconds: float) -> str:
@@ -189,7 +189,8 @@ def _clock(seconds: float) -> str:
 
 def _print_table(answers: Sequence[Answer]) -> None:
     width = max(len(answer["path"]) for answer in answers)
-    print("\nAll videos, shares of their time:")
+    values = any(answer.get("task") == "regression" for answer in answers)
+    print(f"\nAll videos, {'means over' if values else 'shares of'} their time:")
     for answer in answers:
         length = _clock(answer["duration"]) if "duration" in answer else ""
         words = "could not be read" if "error" in answer else _words(answer)

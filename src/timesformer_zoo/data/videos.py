@@ -94,7 +94,8 @@ class VideoList:
         if per_class is None:
             per_class = len(counts) <= 20
         sizes = sorted(found for found, _ in counts.values())
-        lines = [f"  videos in a class: {sizes[0]} to {sizes[-1]}, median {sizes[len(sizes) // 2]}"]
+        of = "in a class" if self.task == "classes" else "with a label"
+        lines = [f"  videos {of}: {sizes[0]} to {sizes[-1]}, median {sizes[len(sizes) // 2]}"]
         if without := sum(sample.target == () for sample in self.samples):
             lines.append(f"  {without} videos without any label")
         for name, (found, missing) in counts.items():

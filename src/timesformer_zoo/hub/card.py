@@ -14,6 +14,12 @@ from timesformer_zoo.video.clip import clip_spec
 
 __all__ = ["MARKER", "CardFacts", "model_card"]
 
+# What a model does, by its kind of target.
+_DOES = {
+    "classes": "sorts clips into {} classes",
+    "multilabel": "says which of {} labels a clip has",
+    "regression": "estimates {} values of a clip",
+}
 MARKER = "<!-- Written by timesformer-zoo. Remove this line to keep your edits when you push again. -->"
 HUB = "https://huggingface.co/"
 
@@ -34,6 +40,15 @@ from timesformer_zoo import predict
 model = timm.create_model("{source}", pretrained=True)
 for label, probability, _ in predict(model, "video.mp4").top:
     print(f"{{probability:6.1%}}  {{label}}")"""
+# Of values, which have no probabilities.
+_VALUES = """\
+import timm
+import timesformer_zoo  # registers the models with timm
+from timesformer_zoo import predict
+
+model = timm.create_model("{source}", pretrained=True)
+for name, value in predict(model, "video.mp4").values.items():
+    print(f"{{value:g}}  {{name}}")"""
 _FEATURES = """\
 import timm
 import timesformer_zoo  # registers the models with timm
@@ -112,7 +127,7 @@ def _summary(model: TimeSformer) -> str:
     height, width = model.img_size
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     steps = ", then ".join(step.name for step in model.attention.steps)
-    does = f"sorts clips into {model.num_classes} classes" if model.num_classes else "makes features of clips"
+    does = _DOES[clip_spec(model).task].format(model.num_classes) if model.num_classes else "makes features of clips"
     return (
         f"A TimeSformer of {model.attention.value} attention ({steps}) that {does}; a clip is "
         f"{model.num_frames} frames of {height}×{width} pixels. {millions:.1f} M parameters."
@@ -123,6 +138,8 @@ def _usage(model: TimeSformer, source: str, facts: CardFacts) -> str:
     command, use = "", _FEATURES
     if model.num_classes and model.global_pool in ("token", "avg"):  # what `predict` takes
         command, use = f"\ntimesformer-zoo classify video.mp4 --model {source}", _LABELS
+        if clip_spec(model).task == "regression":
+            use = _VALUES
     parts = [
         f"```bash\npip install timesformer-zoo{command}\n```",
         f"```python\n{use.format(source=source)}\n```",
@@ -145,6 +162,8 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, facts: CardFacts) -
     spec = clip_spec(model)
     rate = f", counted at {spec.fps:g} frames a second" if spec.fps and spec.sampling == "dense" else ""
     fused = {"logits": "sum of the logits", "softmax": "mean of the softmax"}[spec.fuse]
+    if spec.task != "classes":
+        fused = {"multilabel": "mean of the probabilities", "regression": "mean of the values"}[spec.task]
     colours = "grey" if spec.in_chans == 1 else "BGR" if spec.bgr else "RGB"
     rows = [
         f"Frames: {spec.num_frames}, {spec.sampling_in_words}{rate}",
@@ -155,7 +174,8 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, facts: CardFacts) -
         rows.append(f"Started from: {facts.origin}")
     if labels:
         shown = ", ".join(labels[:20])
-        rows.append(f"Classes: {shown}{' …' if len(labels) > 20 else ''}")
+        things = {"classes": "Classes", "multilabel": "Labels, any number of a clip", "regression": "Values"}[spec.task]
+        rows.append(f"{things}: {shown}{' …' if len(labels) > 20 else ''}")
     return "\n".join(f"- {row}" for row in rows)
 
 

@@ -91,14 +91,14 @@ def _picture(image: Image.Image) -> str:
 def _target(video: Outcome) -> str:
     label = video.label
     if isinstance(label, dict):
-        return ", ".join(f"{name} {value:.4g}" for name, value in label.items())
+        return ", ".join(f"{name} {value:.6g}" for name, value in label.items())
     return label if isinstance(label, str) else " + ".join(label) or "no label"
 
 
 def _said(video: Outcome) -> str:
     said = video.prediction
     if said.values:
-        return ", ".join(f"{name} {value:.4g}" for name, value in said.values.items())
+        return ", ".join(f"{name} {value:.6g}" for name, value in said.values.items())
     shown = [score for score in said.top if score.label in said.labels] or said.top[:1]
     return " + ".join(f"{score.label} {score.probability:.1%}" for score in shown)
 
