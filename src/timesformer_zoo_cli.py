@@ -34,6 +34,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
 }
 LICENCES = ("apache-2.0", "cc-by-nc-4.0")
 ENGINES = ("local", "ray")
+KINDS = ("classes", "multilabel", "regression")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
     "official": "the authors' code: clips from frame 0, sum of the logits",
@@ -41,7 +42,8 @@ PROTOCOLS = {
 }
 DATASETS = {
     "folder": "a folder per class, in train/ and val/ or not",
-    "list": "a line per video: path label, or path,label[,start,end,split] with a header",
+    "list": "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+    "run;sit; or a column of numbers for each label (0 and 1) or value",
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
     "shards": "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
@@ -169,6 +171,11 @@ def _data(parser: ArgumentParser) -> None:
         "--annotations", metavar="PATH", type=_place, help="annotation file, or the folder with the published files"
     )
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument(
+        "--task",
+        choices=KINDS,
+        help="kind of target: a class for each video, any number of labels, or values (default: as the list says)",
+    )
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument(
@@ -336,7 +343,15 @@ def _evaluate(parser: ArgumentParser) -> None:
         default=8,
         help="views that run at once in a process (default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for results.json and confusion.png")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="for results.json, predictions.jsonl (a line a video), confusion.png and, with --errors, errors.html",
+    )
+    parser.add_argument(
+        "--errors", metavar="N", type=int, default=0, help="show the N worst videos, with pictures in OUT/errors.html"
+    )
     parser.add_argument("--card", action="store_true", help="add the scores to the card of MODEL, which is a folder")
     parser.add_argument(
         "--json",
@@ -403,7 +418,7 @@ VERBS = {
         _table("data sets", DATASETS),
     ),
     "evaluate": Verb(
-        "accuracy on a data set",
+        "scores on a data set, and what went wrong",
         "run/model videos/ --split val --out scores",
         _evaluate,
         _table("protocols", PROTOCOLS) + _table("data sets", DATASETS),

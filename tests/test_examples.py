@@ -72,15 +72,16 @@ def test_from_a_folder_of_videos_to_a_model_elsewhere(films, start, tmp_path, mo
     assert "12 videos in 3 classes, 12 found" in printed.err
     *epochs, said = map(json.loads, printed.out.splitlines())
     assert epochs == json.loads((out / "history.json").read_text())
-    assert [sorted(epoch) for epoch in epochs] == [["epoch", "loss", "lr", "mean_class_accuracy", "top1", "top5"]] * 3
+    assert all({"epoch", "loss", "lr", "top1", "top5", "mean_class_accuracy"} <= epoch.keys() for epoch in epochs)
+    assert len(epochs) == 3
 
     model = out / "model"
     assert main(["evaluate", str(model), str(films), "--out", str(out / "test"), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
     results = json.loads((out / "test" / "results.json").read_text())
     assert results == json.loads((out / "results.json").read_text())  # what fine-tuning said at its end
-    metrics = {"accuracy": results["top1"], "mean_class_accuracy": results["mean_class_accuracy"]}
-    assert said == {"model": str(model), **metrics, "skipped": {}}
+    scores = {"accuracy": results["top1"], "mean_class_accuracy": results["mean_class_accuracy"]}
+    assert said == {"model": str(model), **scores, "skipped": {}}
     assert (results["count"], results["crops"], results["classes"]) == (3, 2, list(FILMS))
     assert f"top-1 {results['top1']:.2%}" in printed
     assert (out / "test" / "confusion.png").exists()

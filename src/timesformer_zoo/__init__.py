@@ -65,16 +65,20 @@ if TYPE_CHECKING:
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
     from timesformer_zoo.data.sources import read_dataset, read_shards
-    from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
+    from timesformer_zoo.data.videos import DATASETS, TASKS, Sample, VideoList, read_videos
     from timesformer_zoo.engine.cluster import RayEngine
     from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
     from timesformer_zoo.engine.work import Work
-    from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
+    from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.find_lr import LearningRates, find_lr
     from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.objective import OBJECTIVES, Objective
     from timesformer_zoo.train.plan import Plan, plan
+    from timesformer_zoo.train.plots import plot_confusion
     from timesformer_zoo.train.probe import probe
     from timesformer_zoo.train.recipe import RECIPES, Recipe
+    from timesformer_zoo.train.worst import save_worst
 
 __version__ = "0.1.0"
 __all__ = [
@@ -82,8 +86,10 @@ __all__ = [
     "DATASETS",
     "ENGINES",
     "IMAGE_SUFFIXES",
+    "OBJECTIVES",
     "PROTOCOLS",
     "RECIPES",
+    "TASKS",
     "VIDEO_SUFFIXES",
     "AnnotationError",
     "AttentionMode",
@@ -101,6 +107,8 @@ __all__ = [
     "LearningRates",
     "LocalEngine",
     "MissingVideosError",
+    "Objective",
+    "Outcome",
     "OutputError",
     "Plan",
     "Prediction",
@@ -158,6 +166,7 @@ __all__ = [
     "read_videos",
     "rollout",
     "save_pretrained",
+    "save_worst",
     "set_labels",
     "timeline",
     "timesformer_base_axial",
@@ -187,16 +196,20 @@ _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
     "data.sources": ("read_dataset", "read_shards"),
-    "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
+    "data.videos": ("DATASETS", "TASKS", "Sample", "VideoList", "read_videos"),
     "engine.cluster": ("RayEngine",),
     "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
     "engine.work": ("Work",),
-    "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "train.evaluate": ("PROTOCOLS", "evaluate"),
+    "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.find_lr": ("LearningRates", "find_lr"),
     "train.finetune": ("Finetuned", "finetune"),
+    "train.objective": ("OBJECTIVES", "Objective"),
     "train.plan": ("Plan", "plan"),
+    "train.plots": ("plot_confusion",),
     "train.probe": ("probe",),
     "train.recipe": ("RECIPES", "Recipe"),
+    "train.worst": ("save_worst",),
 }
 """Module -> the names of it that are imported late."""
 

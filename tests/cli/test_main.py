@@ -15,7 +15,9 @@ from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
     ENGINES,
+    OBJECTIVES,
     PROTOCOLS,
+    TASKS,
     AttentionMode,
 )
 from timesformer_zoo_cli import VERBS, main, parse
@@ -116,6 +118,7 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
+    assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
     assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}

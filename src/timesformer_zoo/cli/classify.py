@@ -134,8 +134,14 @@ class Classify:
             model, path, 1, self.crops, window=self.window, step=self.step, max_windows=self.max_windows
         )
         windows = list(coming if self.watch is None else self.watch(path, coming))
-        segments = timeline(windows)
         first, *rest = windows
+        if first.task == "regression":
+            rows = [{"start": window.start, "end": window.end, "values": window.values} for window in windows]
+            summary: Any = {name: sum(w.values[name] for w in windows) / len(windows) for name in first.values}
+        else:
+            segments = timeline(windows)
+            rows = [segment.to_dict() for segment in segments]
+            summary = _summary(segments, _seconds(windows[-1].end, first.start))
         return {
             "start": first.start,
             "end": windows[-1].end,
@@ -145,8 +151,9 @@ class Classify:
                 "seconds": _seconds(first.end, first.start),
                 "every": _seconds(rest[0].start, first.start) if rest else None,
             },
-            "summary": _summary(segments),
-            "timeline": [segment.to_dict() for segment in segments],
+            "task": first.task,
+            "summary": summary,
+            "timeline": rows,
         }
 
 
@@ -165,13 +172,12 @@ def _seconds(end: float | None, start: float | None) -> float:
     return (end or 0) - (start or 0)
 
 
-def _summary(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+def _summary(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
     """The share of the time of each label, the longest first; of what is unclear, together."""
     seconds: dict[str | None, float] = {}
     for segment in segments:
         label = None if segment.unclear else segment.label
         seconds[label] = seconds.get(label, 0.0) + segment.end - segment.start
-    total = sum(seconds.values())
     return [
         {"label": label, "unclear": label is None, "share": value / total}
         for label, value in sorted(seconds.items(), key=lambda item: -item[1])
@@ -184,16 +190,14 @@ def _summary(segments: Iterable[Segment]) -> list[dict[str, Any]]:
 def _lines(answer: Answer) -> list[str]:
     """What was looked at, and what was seen."""
     if "timeline" in answer:
-        rows = [
-            f"  {_clock(s['start'])} - {_clock(s['end'])}  {_sureness(s['label'], s['probability'], s['unclear'])}"
-            for s in answer["timeline"]
-        ]
-        return [f"{answer['path']}: {_words(answer['summary'])}  [{_windows_in_words(answer)}]", *rows]
+        rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
+        return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
     seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
     if answer["start"] is not None:
         seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
-    title = f"{answer['path']}: {'unclear' if answer['unclear'] else answer['top'][0]['label']}  [{seen}]"
+    said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
+    title = f"{answer['path']}: {said}  [{seen}]"
     return [title, *(f"  {score['probability']:6.1%}  {score['label']}" for score in answer["top"])]
 
 
@@ -205,12 +209,27 @@ def _windows_in_words(answer: Answer) -> str:
     return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
 
 
-def _words(summary: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary)
+# What is said where no label is likelier than not.
+_NEITHER = {"classes": "unclear", "multilabel": "no label"}
 
 
-def _sureness(label: str, probability: float, unclear: bool) -> str:
-    return f"unclear (at best {label}, {probability:.0%})" if unclear else f"{label} ({probability:.0%} sure)"
+def _words(answer: Answer) -> str:
+    summary = answer["summary"]
+    if answer["task"] == "regression":
+        return _values(summary)
+    shares = [f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary]
+    return ", ".join(shares) or _NEITHER[answer["task"]]
+
+
+def _seen(row: dict[str, Any]) -> str:
+    if "values" in row:
+        return _values(row["values"])
+    label, probability = row["label"], row["probability"]
+    return f"unclear (at best {label}, {probability:.0%})" if row["unclear"] else f"{label} ({probability:.0%} sure)"
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
 
 
 def _clock(seconds: float) -> str:
@@ -223,10 +242,11 @@ def _clock(seconds: float) -> str:
 
 def _print_table(answers: Sequence[Answer]) -> None:
     width = max(len(answer["path"]) for answer in answers)
-    print("\nAll videos, shares of their time:")
+    values = any(answer.get("task") == "regression" for answer in answers)
+    print(f"\nAll videos, {'means over' if values else 'shares of'} their time:")
     for answer in answers:
         length = _clock(answer["duration"]) if "duration" in answer else ""
-        words = "could not be read" if "error" in answer else _words(answer["summary"])
+        words = "could not be read" if "error" in answer else _words(answer)
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
 
 

@@ -19,7 +19,7 @@ from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
 from timesformer_zoo.video.shards import is_member
 
 if TYPE_CHECKING:
-    from timesformer_zoo.train.evaluate import Evaluation
+    from timesformer_zoo.train.evaluation import Evaluation
 
 __all__ = ["data_in_words", "engine_of", "find_videos", "print_json", "result_of"]
 
@@ -67,7 +67,7 @@ def result_of(evaluation: Evaluation, args: Namespace) -> Result:
     """What a card says of an evaluation."""
     fold = f", fold {evaluation.fold}" if evaluation.fold else ""
     how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
-    return Result(evaluation.metrics, data_in_words(args) + fold, evaluation.split, how)
+    return Result(evaluation.card_metrics, data_in_words(args) + fold, evaluation.split, how)
 
 
 def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:

@@ -19,7 +19,7 @@ from timesformer_zoo.hub.card import HUB
 from timesformer_zoo.hub.facts import CardFacts
 from timesformer_zoo.hub.load import check_name, in_timms_layout, local_folder
 from timesformer_zoo.hub.save import save_pretrained
-from timesformer_zoo.labels import set_labels
+from timesformer_zoo.labels import known_labels, set_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.evaluate import evaluate
 from timesformer_zoo.train.find_lr import LearningRates, find_lr
@@ -57,12 +57,12 @@ def run(args: Namespace) -> int:
     source = dict(fold=args.fold, annotations=args.annotations)
     if accelerator.is_main_process and not args.dry_run:  # which leaves nothing
         expect_writable(args.out)
-    train = read_videos(args.data, args.videos, "train", labels=args.labels, **source)
+    train = read_videos(args.data, args.videos, "train", labels=args.labels, task=args.task, **source)
     say(train.report())
     val = None
     if args.val != "none":
         split = next(s for s in DATASETS[args.data].splits if s != "train") if args.val == "auto" else args.val
-        val = read_videos(args.data, args.videos, split, labels=train.classes, **source)
+        val = read_videos(args.data, args.videos, split, labels=train.classes, task=train.task, **source)
         say(val.report())
     if given.get("class_weights") not in (None, "balanced"):
         given["class_weights"] = read_class_weights(given["class_weights"], train.classes)
@@ -133,7 +133,7 @@ def _leave(
     """Evaluate the model, and write it and what there is to say of it."""
     accelerator = options["accelerator"]
     facts = CardFacts(
-        training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} classes.",
+        training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} {train.things}.",
         recipe={"name": args.recipe, **recipe.to_dict()},
         history=done.history,
     )
@@ -142,7 +142,7 @@ def _leave(
         model = done.model.to(accelerator.device)
         result = evaluate(model, val, clips=args.clips, crops=args.crops, **options)
         say(result.summary())
-        metrics, facts = result.metrics, facts.with_result(result_of(result, args))
+        metrics, facts = result.card_metrics, facts.with_result(result_of(result, args))
         if accelerator.is_main_process:
             result.save(args.out)
     if accelerator.is_main_process:
@@ -186,8 +186,9 @@ def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
             fields[name] = json.loads(text)
         except json.JSONDecodeError:
             fields[name] = text  # "uniform" need not be quoted
-    # The labels of the weights are not those of the new head.
-    model.clip = {**{k: v for k, v in (model.clip or {}).items() if k != "labels"}, **fields}
+    # The labels of the weights, and the kind of target that they were for, are not those of another head.
+    other = known_labels(model) != list(videos.classes)
+    model.clip = {k: v for k, v in (model.clip or {}).items() if k != "labels" and not (k == "task" and other)} | fields
     model.set_grad_checkpointing(args.grad_checkpointing)
     set_labels(model, videos.classes)
     return model

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from torchvision import tv_tensors
 
 from timesformer_zoo.data.balance import balanced_order
+from timesformer_zoo.data.targets import TASKS
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
@@ -49,7 +50,8 @@ class Item(NamedTuple):
     """What a dataset gives for one video; no clips if it could not be read."""
 
     clips: torch.Tensor | None  # training: (V, 3, T, H, W) uint8; test views: (V, C, T, H, W) float32, normalised
-    target: int
+    # () int64, the class; (K,) float32, 1 for each label that is there; or (K,) float32, the values
+    target: torch.Tensor
     sample: int
     error: str = ""
 
@@ -58,7 +60,7 @@ class Batch(NamedTuple):
     """The videos of a batch that could be read, and why the others could not."""
 
     clips: torch.Tensor  # training: (B, V, 3, T, H, W) uint8; test views: (B, V, C, T, H, W) float32, normalised
-    targets: torch.Tensor  # (B,) int64
+    targets: torch.Tensor  # (B,) int64, or (B, K) float32
     indices: torch.Tensor  # (B,) int64, of the samples
     skipped: tuple[tuple[int, str], ...]  # (index, reason)
 
@@ -123,6 +125,10 @@ class VideoDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.videos.samples)
 
+    def target(self, index: int) -> torch.Tensor:
+        """The target of a sample, as `Item` has it."""
+        return TASKS[self.videos.task].tensor(self.videos.samples[index].target, len(self.videos.classes))
+
     def __getitem__(self, draw: int | Draw) -> Item:
         if isinstance(draw, Draw):
             turn = [draw.turn] if draw.turn else []
@@ -130,13 +136,14 @@ class VideoDataset(Dataset[Item]):
         else:
             index, seed = draw, int(torch.randint(2**62, ())) if self.training else 0
         sample = self.videos.samples[index]
+        target = self.target(index)
         try:
             clips = self._training_clips(sample, seed) if self.training else self._test_views(sample)
         except VideoReadError as error:
             if self.on_error == "fail":
                 raise
-            return Item(None, sample.target, index, str(error))
-        return Item(clips, sample.target, index)
+            return Item(None, target, index, str(error))
+        return Item(clips, target, index)
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
@@ -296,10 +303,11 @@ def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[li
 
 @dataclass(frozen=True)
 class Collate:
-    """Items to a batch; a class, so that it knows the shape of a clip when there is none."""
+    """Items to a batch; a class, so that it knows the shape of a clip and of a target when there is none."""
 
     spec: ClipSpec
     views: int
+    no_targets: torch.Tensor  # (0,) or (0, K)
     training: bool = False
 
     def __call__(self, items: list[Item]) -> Batch:
@@ -310,7 +318,7 @@ class Collate:
         return Batch(
             # torch's function copies, in a worker, straight to the memory from which another process takes them.
             clips=default_collate(clips) if clips else torch.empty(none, dtype=dtype),
-            targets=torch.tensor([item.target for item in read], dtype=torch.int64),
+            targets=torch.stack([item.target for item in read]) if read else self.no_targets,
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
         )
@@ -335,7 +343,12 @@ def make_loader(
         dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
         batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
         num_workers=workers,
-        collate_fn=Collate(spec, dataset.repeats if dataset.training else spec.clips * spec.crops, dataset.training),
+        collate_fn=Collate(
+            spec,
+            dataset.repeats if dataset.training else spec.clips * spec.crops,
+            dataset.target(0).unsqueeze(0)[:0],
+            dataset.training,
+        ),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
     )
 

@@ -73,7 +73,7 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
         except AnnotationError:  # several videos
             return True
 
-    records = read_records(path, exists, request.notes)
+    records = read_records(path, exists, request.notes, request.several)
     of_split = [_column(record, COLUMNS["split"], path) for record in records]
     words = [word for known in SPLIT_WORDS.values() for word in known if word in path.stem.lower()]
     if not any(of_split) and not words and split_of(path.parent.name) is None:
@@ -97,15 +97,18 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
         raise AnnotationError(f"{path}: its rows are of the splits {have}; expected some for {request.split!r}.")
 
 
-def _label(record: dict[str, Any], path: Path) -> tuple[str, int | None]:
-    """The class's name, or else its index as text; and the index where there are both."""
+def _label(record: dict[str, Any], path: Path) -> tuple[str | tuple[str, ...] | None, int | None]:
+    """The class's name, or else its index as text, or all there are; and the index where there are name and index."""
+    for column in (*COLUMNS["name"], *COLUMNS["label"], *COLUMNS["target"]):
+        if isinstance(several := record.get(column), list) and not any(isinstance(v, (list, dict)) for v in several):
+            return tuple(map(str, several)), None
     label = _column(record, COLUMNS["label"], path)
     name = _column(record, COLUMNS["name"], path)
     target = _column(record, COLUMNS["target"], path)
     if name and label and label.isdecimal():
         target = target or label
-    text = name or label or target or _require(record, COLUMNS["label"] + COLUMNS["name"] + COLUMNS["target"], path)
-    return text, int(target) if target and target.isdecimal() and not text.isdecimal() else None
+    text = name or label or target
+    return text, int(target) if text and target and target.isdecimal() and not text.isdecimal() else None
 
 
 def _table_rows(request: Request) -> Iterator[Row]:
@@ -116,20 +119,20 @@ def _table_rows(request: Request) -> Iterator[Row]:
             name = _require(record, COLUMNS["video"], path)
             part = (_seconds(record, COLUMNS["start"], path), _seconds(record, COLUMNS["end"], path))
             label, target = _label(record, path)
-            yield Row(label, tuple(dict.fromkeys(Place(_join(start, name), *part) for start in starts)), target)
+            yield Row(label, tuple(dict.fromkeys(Place(_join(start, name), *part) for start in starts)), target, record)
 
 
 def shard_rows(request: Request) -> Iterator[Row]:
     """WebDataset's: files of one name but for what follows its first point are a sample."""
     for path, member, record in shard_records(request.files, request.notes):
         label, target = _label(record, path)
-        yield Row(label, (Place(member),), target)
+        yield Row(label, (Place(member),), target, record)
 
 
-def _read_column(root: str, split: str, labels: Labels | None) -> VideoList:
+def _read_column(root: str, split: str, labels: Labels | None, task: str | None) -> VideoList:
     from timesformer_zoo.data.sources import load_column  # which needs this table
 
-    return load_column(root, split, labels)
+    return load_column(root, split, labels, task)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
@@ -234,7 +237,10 @@ _METADATA: dict[str, tuple[str, ...]] = {
 DATASETS: dict[str, DataSet] = {
     "folder": DataSet(folder_rows, "a folder per class, in train/ and val/ or not", classes=folder_classes),
     "list": DataSet(
-        _table_rows, "a line per video: path label, or path,label[,start,end,split] with a header", files=_LISTS
+        _table_rows,
+        "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+        "run;sit; or a column of numbers for each label (0 and 1) or value",
+        files=_LISTS,
     ),
     "json": DataSet(
         _table_rows,

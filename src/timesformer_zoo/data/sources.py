@@ -31,6 +31,7 @@ def read_shards(
     split: str = "train",
     *,
     labels: Labels | None = None,
+    task: str | None = None,
     window: int | None = 10_000,
 ) -> VideoList:
     """The videos of WebDataset shards: tar files, of which only headers and labels are read here, once.
@@ -41,7 +42,7 @@ def read_shards(
     Args:
         shards: paths or addresses, each may be a pattern: "clips-{000000..000099}.tar" or "clips-*.tar".
         split: what to call it.
-        labels: class names, as `read_videos` takes them; None: those that occur.
+        labels, task: as `read_videos` takes them; None: as the shards have them.
         window: in training, shards come in random order, and so many samples of what follows from it are shuffled
             together, so that a disk or a cache is asked for few shards at a time; None: all samples are shuffled.
 
@@ -71,9 +72,9 @@ def read_shards(
         request = Request(Path(), split, None, tuple(map(as_path, names)), index, index.at)
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         videos = video_list(
-            shard_rows(request), "shards", split, index.at, labels=labels, where=where, expected=entry.about
+            shard_rows(request), "shards", split, index.at, labels=labels, task=task, where=where, expected=entry.about
         )
-    return replace(videos, notes=tuple(request.notes), window=window)
+    return replace(videos, notes=(*request.notes, *videos.notes), window=window)
 
 
 def read_dataset(
@@ -82,14 +83,16 @@ def read_dataset(
     target: str = "label",
     *,
     labels: Labels | None = None,
+    task: str | None = None,
 ) -> VideoList:
     """The videos of a column of a `datasets.Dataset`; they are read when a sample is, by the sample's own row.
 
     Args:
         dataset: with random access. A streaming one has none, which an exact resume and an exact split need.
         video: a column of `Video()`, of paths or addresses, or of bytes.
-        target: a column of `ClassLabel`, of names or of indices.
+        target: a column of `ClassLabel`, of names or of indices, of lists of these, or of values.
         labels: class names, as `read_videos` takes them; None: those of the `ClassLabel`, or those that occur.
+        task: kind of target, as `read_videos` takes it; None: as the column has it.
 
     Raises:
         AnnotationError: no such column, or none of that kind.
@@ -108,12 +111,15 @@ def read_dataset(
             raise AnnotationError(f"the data set has no column {column!r}; it has {', '.join(features)}.")
     name = dataset.info.dataset_name or dataset.builder_name or "dataset"
     split = str(dataset.split or "train")
-    if isinstance(features[target], datasets.ClassLabel) and labels is None:
-        labels = features[target].names
+    kind = getattr(features[target], "feature", features[target])  # of a list's members, too
+    if isinstance(kind, datasets.ClassLabel) and labels is None:
+        labels = kind.names
     targets = list(dataset.select_columns(target)[target])
-    if any(not isinstance(value, (str, int)) for value in targets):
-        wrong = next(value for value in targets if not isinstance(value, (str, int)))
-        raise AnnotationError(f"column {target!r}: expected one index or name for each video, got {str(wrong)[:80]!r}.")
+    if wrong := [value for value in targets if not isinstance(value, (str, int, float, list))]:
+        raise AnnotationError(
+            f"column {target!r}: expected an index, a name, a value, or a list of labels for each video, got "
+            f"{str(wrong[0])[:80]!r}."
+        )
     column = dataset.select_columns(video)
     content = None
     if isinstance(features[video], datasets.Value) and "string" in features[video].dtype:
@@ -123,13 +129,14 @@ def read_dataset(
             column = column.cast_column(video, datasets.Video(decode=False))
         paths = [f"{name}[{i}]" for i in range(len(dataset))]
         content = _Column(column, video)
-    rows = [Row(str(value), (Place(path),)) for path, value in zip(paths, targets, strict=True)]
+    written = [tuple(map(str, value)) if isinstance(value, list) else str(value) for value in targets]
+    rows = [Row(value, (Place(path),)) for path, value in zip(paths, written, strict=True)]
     expected = "rows with a video and its class"
-    videos = video_list(rows, name, split, str, labels=labels, where=f"{name} {split}", expected=expected)
+    videos = video_list(rows, name, split, str, labels=labels, task=task, where=f"{name} {split}", expected=expected)
     return replace(videos, content=content)
 
 
-def load_column(root: str, split: str, labels: Labels | None = None) -> VideoList:
+def load_column(root: str, split: str, labels: Labels | None = None, task: str | None = None) -> VideoList:
     """`read_dataset` of what `load_dataset` finds, or `save_to_disk` wrote: of the split that is called so or alike.
 
     Its only column of `Video()` is the videos', else "video"; its only `ClassLabel`, else "label", their class.
@@ -157,7 +164,7 @@ def load_column(root: str, split: str, labels: Labels | None = None) -> VideoLis
         return columns[0] if len(columns) == 1 else otherwise
 
     video, target = only(datasets.Video, "video"), only(datasets.ClassLabel, "label")
-    return replace(read_dataset(dataset, video, target, labels=labels), name=root, split=split)
+    return replace(read_dataset(dataset, video, target, labels=labels, task=task), name=root, split=split)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ from timesformer_zoo.video.clip import ClipSpec, clip_spec
 
 __all__ = ["HUB", "MARKER", "Start", "model_card"]
 
+# What a model does, by its kind of target.
+_DOES = {
+    "classes": "sorts clips into {} classes",
+    "multilabel": "says which of {} labels a clip has",
+    "regression": "estimates {} values of a clip",
+}
 MARKER = "<!-- Written by timesformer-zoo. Remove this line to keep your edits when you push again. -->"
 HUB = "https://huggingface.co/"
 
@@ -36,6 +42,15 @@ from timesformer_zoo import predict
 model = timm.create_model("{source}", pretrained=True)
 for label, probability, _ in predict(model, "video.mp4").top:
     print(f"{{probability:6.1%}}  {{label}}")"""
+# Of values, which have no probabilities.
+_VALUES = """\
+import timm
+import timesformer_zoo  # registers the models with timm
+from timesformer_zoo import predict
+
+model = timm.create_model("{source}", pretrained=True)
+for name, value in predict(model, "video.mp4").values.items():
+    print(f"{{value:g}}  {{name}}")"""
 _FEATURES = """\
 import timm
 import timesformer_zoo  # registers the models with timm
@@ -59,6 +74,9 @@ evenly over the whole video, at one view; this model was made for {sampling}, {v
 above, and so does its accuracy from the one below: use the code above, or choose the frames likewise."""
 
 # Names of metrics, as the Hub and people call them; others are called what they are called.
+# What a head's outputs are, by the kind of target.
+_THINGS = {"classes": "Classes", "multilabel": "Labels, any number of a clip", "regression": "Values"}
+
 METRICS = {
     "accuracy": "Top-1 accuracy",
     "top_5_accuracy": "Top-5 accuracy",
@@ -165,7 +183,7 @@ def _summary(model: TimeSformer) -> str:
     height, width = model.img_size
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     steps = ", then ".join(step.name for step in model.attention.steps)
-    does = f"sorts clips into {model.num_classes} classes" if model.num_classes else "makes features of clips"
+    does = _DOES[clip_spec(model).task].format(model.num_classes) if model.num_classes else "makes features of clips"
     return (
         f"A TimeSformer of {model.attention.value} attention ({steps}) that {does}; a clip is "
         f"{model.num_frames} frames of {height}×{width} pixels. {millions:.1f} M parameters."
@@ -176,6 +194,8 @@ def _usage(model: TimeSformer, source: str, transformers: bool) -> str:
     command, use = "", _FEATURES
     if model.num_classes and model.global_pool in ("token", "avg"):  # what `predict` takes
         command, use = f"\ntimesformer-zoo classify video.mp4 --model {shlex.quote(source)}", _LABELS
+        if clip_spec(model).task == "regression":
+            use = _VALUES
     parts = [
         f"```bash\npip install timesformer-zoo{command}\n```",
         f"```python\n{use.format(source=source)}\n```",
@@ -192,6 +212,8 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, start: Start) -> st
     spec = clip_spec(model)
     rate = f", counted at {spec.fps:g} frames a second" if spec.fps and spec.sampling == "dense" else ""
     fused = {"logits": "sum of the logits", "softmax": "mean of the softmax"}[spec.fuse]
+    if spec.task != "classes":
+        fused = {"multilabel": "mean of the probabilities", "regression": "mean of the values"}[spec.task]
     colours = "grey" if spec.in_chans == 1 else "BGR" if spec.bgr else "RGB"
     rows = [
         f"Frames: {spec.num_frames}, {spec.sampling_in_words}{rate}",
@@ -201,10 +223,10 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, start: Start) -> st
     if start.origin:
         rows.append(f"Started from: {start.origin}")
     if labels and len(labels) <= _MANY:
-        rows.append(f"Classes: {', '.join(labels)}")
+        rows.append(f"{_THINGS[spec.task]}: {', '.join(labels)}")
     text = "\n".join(f"- {row}" for row in rows)
     if labels and len(labels) > _MANY:
-        text += f"\n\n{_folded(f'{len(labels)} classes', ', '.join(labels))}"
+        text += f"\n\n{_folded(f'{_THINGS[spec.task]}: {len(labels)}', ', '.join(labels))}"
     return text
 
 

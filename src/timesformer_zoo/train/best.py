@@ -9,25 +9,23 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from timesformer_zoo.data.videos import VideoList
+from timesformer_zoo.train import metrics
+from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.recipe import Recipe
 from timesformer_zoo.train.resume import RunState
 from timesformer_zoo.writing import flush
 
 __all__ = ["METRICS", "BestWeights", "check_metric", "out_of_patience"]
 
-METRICS: dict[str, str] = {  # value of an epoch's entry -> what is better
-    "loss": "lower",
-    "top1": "higher",
-    "top5": "higher",
-    "mean_class_accuracy": "higher",
-}
+METRICS: dict[str, str] = {"loss": "lower", **metrics.METRICS}  # value of an epoch's entry -> what is better
 
 
-def check_metric(recipe: Recipe, validated: bool) -> None:
+def check_metric(recipe: Recipe, val: VideoList | None) -> None:
     """Raise ValueError unless each epoch will have the value that `Recipe.best` names."""
-    known = [name for name in METRICS if validated or name == "loss"]
+    known = ["loss", *(OBJECTIVES[val.task].words if val is not None else ())]
     if recipe.best not in ("last", *known):
-        where = "" if validated else " without validation"
+        where = f" of {val.things}" if val is not None else " without validation"
         raise ValueError(f"Recipe.best is {recipe.best!r}; expected{where} last, {' or '.join(known)}.")
 
 

@@ -23,7 +23,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
-from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
@@ -34,10 +33,12 @@ from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patienc
 from timesformer_zoo.train.distributed import prepare, whole_weights
 from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
+from timesformer_zoo.train.objective import OBJECTIVES, Scale
 from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
 from timesformer_zoo.train.progress import begins_at, stopped_early
 from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
 from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
+from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
 
@@ -54,7 +55,7 @@ class Finetuned:
     """What a run gives."""
 
     model: TimeSformer  # the trained weights, or their average if the recipe says so; where the given one was
-    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, its scores
+    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, all metrics by name
     skipped: dict[str, str]  # path -> why it could not be read
     best: dict[str, Any] | None = None  # metric, value, epoch and step of the model, if it is not the last
 
@@ -82,8 +83,9 @@ def finetune(
 
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
-            `drop_path_rate`.
-        videos: to train on.
+            `drop_path_rate`. Its `clip` is made to say the videos' kind of target.
+        videos: to train on; their `task` says what is minimised, see `OBJECTIVES`. Values are standardised in training
+            alone: the result gives them in the units of the list (`model` itself is left standardised).
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
@@ -98,14 +100,19 @@ def finetune(
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model does not fit the videos, or the folder's training state is of another recipe or other
-            data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
+        ValueError: the model or `val` does not fit the videos, or the folder's training state is of another recipe
+            or other data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    check_metric(recipe, val is not None)
+    check_metric(recipe, val)
     model = check_model(model, videos)
+    if val is not None and (val.task, len(val.classes)) != (videos.task, len(videos.classes)):
+        raise ValueError(
+            f"val has {len(val.classes)} {val.things} and task {val.task!r}, expected the {len(videos.classes)} "
+            f"{videos.things} of the videos: read it with labels=videos.classes and task={videos.task!r}."
+        )
     run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
     run.resume()
     total = recipe.epochs * run.steps_per_epoch
@@ -133,7 +140,8 @@ def finetune(
                 entry = run.end_epoch(val, workers)
                 run.save()
                 if progress:
-                    console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
+                    shown = [k for k in ("epoch", "loss", "lr", *run.objective.words) if entry.get(k) is not None]
+                    console.print("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
                 if out_of_patience(recipe, run.state):
@@ -141,7 +149,10 @@ def finetune(
                     break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    return Finetuned(run.result(), run.state.history, run.state.skipped, run.state.best)
+    result = run.result()
+    if run.scale is not None:
+        run.scale.head_to_units(result.head)
+    return Finetuned(result, run.state.history, run.state.skipped, run.state.best)
 
 
 def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
@@ -186,6 +197,15 @@ class Run:
         )
         self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
         self.mix = mix_clips(recipe, model.num_classes)
+        self.objective = OBJECTIVES[videos.task]
+        self.scale = None
+        if self.objective.scaled:
+            self.scale = Scale.of(torch.stack([self.dataset.target(i) for i in range(len(self.dataset))]))
+            if clip_spec(model).task == videos.task:  # a head that knows its values already
+                self.scale.head_to_standard(model.head)
+        if clip_spec(model).task != videos.task:
+            model.clip = {**(model.clip or {}), "task": videos.task}
+        self.balance = videos.one_class_each("Recipe.balanced_sampling") if recipe.balanced_sampling else None
         weights = class_weights(recipe, videos)
         self.class_weights = None if weights is None else weights.to(accelerator.device)
         self.frozen = freeze(model, recipe.freeze)
@@ -217,7 +237,7 @@ class Run:
             world=self.accelerator.num_processes,
             shards=self.dataset.videos.shards,
             window=self.dataset.videos.window,
-            balance=[s.target for s in self.dataset.videos.samples] if self.recipe.balanced_sampling else None,
+            balance=self.balance,
         )
         batches = iter(make_loader(self.dataset, sampler, workers=workers))
         for step in range(sampler.start, sampler.stop):
@@ -270,15 +290,16 @@ class Run:
         """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
         device = self.accelerator.device
         clips = normalize_clips(batch.clips.to(device, non_blocking=True).flatten(0, 1), self.dataset.spec)
-        labels = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
-        if not len(labels):  # the other processes wait for this one's part in the gradient
+        targets = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1], 0)
+        if not len(targets):  # the other processes wait for this one's part in the gradient
             nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
             return nothing
-        clips, targets = self.mix(clips, labels)
-        logits: torch.Tensor = self.model(clips).float()
+        if self.scale is not None:
+            targets = self.scale.standardise(targets)
+        clips, targets = self.mix(clips, targets)
+        outputs = self.model(clips).float()
         # The classes' weights are not divided by: a clip's part in the gradient is the same in any batch.
-        smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(logits, targets, self.class_weights, label_smoothing=smoothing, reduction="sum")
+        return self.objective.loss(outputs, targets, self.recipe.label_smoothing, self.class_weights)
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
         state, recipe = self.state, self.recipe
@@ -286,7 +307,9 @@ class Run:
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
         entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
         if val is not None:
-            with self.averaged():
+            plain = self.accelerator.unwrap_model(self.model)
+            in_units = nullcontext() if self.scale is None else self.scale.outputs_in_units(plain)
+            with self.averaged(), in_units:
                 score = evaluate(
                     self.model,
                     val,
@@ -295,7 +318,7 @@ class Run:
                     on_error=self.dataset.on_error,
                     progress=False,
                 )
-            entry.update(top1=score.top1, top5=score.top5, mean_class_accuracy=score.mean_class_accuracy)
+            entry.update(score.metrics)
             state.skipped.update(score.skipped)
         numbers = {k: v for k, v in entry.items() if k not in ("epoch", "loss", "lr") and v is not None}
         self.accelerator.log({"epoch": epoch, "epoch_loss": entry["loss"], **numbers}, step=state.step)

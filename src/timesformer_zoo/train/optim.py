@@ -68,11 +68,16 @@ def class_weights(recipe: Recipe, videos: VideoList) -> torch.Tensor | None:
     videos is 1 and the learning rate means what it did; a class without videos has 1.
 
     Raises:
-        ValueError: another number of weights than there are classes.
+        ValueError: another number of weights than there are classes, or the videos have no classes to weigh.
     """
     weights = recipe.class_weights
     if weights is None:
         return None
+    if videos.task == "regression" or (isinstance(weights, str) and videos.task != "classes"):
+        wanted = "weights of your own" if videos.task == "multilabel" else "no class_weights"
+        raise ValueError(
+            f"Recipe.class_weights is {weights!r}, and the videos have {videos.things}; expected {wanted}."
+        )
     size = len(videos.classes)
     if isinstance(weights, str):  # "balanced", as Recipe has checked
         counts = Counter(sample.target for sample in videos.samples)

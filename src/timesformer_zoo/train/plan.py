@@ -82,7 +82,7 @@ def plan(
 
     The arguments and errors are those of `finetune`. The model stays as it is, and `folder` is only read.
     """
-    check_metric(recipe, val is not None)
+    check_metric(recipe, val)
     folder = Path(folder)
     files = {}
     for split in (videos, val) if val is not None else (videos,):

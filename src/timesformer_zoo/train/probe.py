@@ -86,7 +86,7 @@ def probe(
         some, reasons = cached_features(model, videos, cache, accelerator, augmented=augmented, **options)
         train.append(some)
         skipped.update(reasons)
-    targets = [sample.target for sample in videos.samples]
+    targets = videos.one_class_each("a probe")
     fuse = clip_spec(model).fuse
     if val is None:
         held = _fifth(targets, recipe.seed)
@@ -96,7 +96,7 @@ def probe(
         kept = train
         judges, reasons = cached_features(model, val, cache, accelerator, **options)
         skipped.update(reasons)
-        judged_by = [sample.target for sample in val.samples]
+        judged_by = val.one_class_each("a probe")
     if not judges or not any(kept):
         raise ValueError(f"{len(targets)} videos are too few to fit a head on and to choose a weight decay by.")
     weights = class_weights(recipe, videos)
