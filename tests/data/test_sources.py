@@ -146,9 +146,9 @@ def test_each_sample_once_by_ranks_and_workers_and_after_a_stop(
     local = {sample.path: sample for sample in read_videos("folder", folder).samples}
     dataset = VideoDataset(videos, SPEC)
     items: list[Item] = [dataset[i] for i in range(COUNT)]
-    found = Counter((item.target, item.clips.numpy().tobytes()) for item in items)  # type: ignore[union-attr]
+    found = Counter((item.target.item(), item.clips.numpy().tobytes()) for item in items)  # type: ignore[union-attr]
     plain = VideoDataset(read_videos("folder", folder), SPEC)
-    assert found == Counter((plain[i].target, plain[i].clips.numpy().tobytes()) for i in range(len(local)))
+    assert found == Counter((plain[i].target.item(), plain[i].clips.numpy().tobytes()) for i in range(len(local)))
     # An epoch over 3 ranks of 2 workers.
     ranks = [batches(videos, 6, workers=2, rank=rank, world=3) for rank in range(3)]
     assert sorted(chain(*(batch.indices.tolist() for rank in ranks for batch in rank))) == list(range(COUNT))
@@ -416,6 +416,20 @@ def test_a_column_by_the_name_of_its_data_set(
     assert json.loads(capsys.readouterr().out)["count"] == 3
 
 
+def test_a_column_of_labels_or_values(files: list[Path]) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = list(map(str, files[:3]))
+    names = datasets.List(datasets.ClassLabel(names=["dance", "jump", "run"]))
+    features = datasets.Features(video=datasets.Value("string"), label=names, speed=datasets.Value("float32"))
+    rows = dict(video=paths, label=[[0, 2], [], [1]], speed=[0.5, 1.25, 2.0])
+    column = datasets.Dataset.from_dict(rows, features=features)
+    labels = read_dataset(column)
+    assert (labels.task, labels.classes) == ("multilabel", ("dance", "jump", "run"))
+    assert [sample.target for sample in labels.samples] == [(0, 2), (), (1,)]
+    values = read_dataset(column, target="speed", task="regression")
+    assert [sample.target for sample in values.samples] == [(0.5,), (1.25,), (2.0,)]
+
+
 def test_columns_that_are_refused(files: list[Path]) -> None:
     dataset = make_dataset(files, "paths")
     with pytest.raises(AnnotationError, match="no column 'clip'; it has"):
@@ -424,6 +438,6 @@ def test_columns_that_are_refused(files: list[Path]) -> None:
         read_dataset(dataset.to_iterable_dataset())
     with pytest.raises(TypeError, match=r"got DatasetDict; .* choose a split"):
         read_dataset(pytest.importorskip("datasets").DatasetDict(train=dataset))
-    several = dataset.remove_columns("label").add_column("label", [[0, 1]] * COUNT)
-    with pytest.raises(AnnotationError, match="expected one index or name"):
-        read_dataset(several)
+    boxes = dataset.remove_columns("label").add_column("label", [{"x": 0}] * COUNT)
+    with pytest.raises(AnnotationError, match="expected an index, a name, a value, or a list of labels for each video"):
+        read_dataset(boxes)

@@ -1,6 +1,7 @@
 """Labels and values from the list to the saved model: losses, runs over one and two processes, what is then said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from timesformer_zoo import (
     load_model,
     predict,
     predict_windows,
+    probe,
     read_videos,
     save_pretrained,
     timeline,
@@ -185,6 +187,42 @@ def test_validation_of_another_kind_is_refused_before_training(root, tmp_path):
         finetune(small(), read(root, "labels"), RECIPE, tmp_path, val=read(root, "values"), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("labels", {"balanced_sampling": True}, "balanced_sampling needs one class for each video; these have labels"),
+        ("values", {"balanced_sampling": True}, "balanced_sampling needs one class for each video; these have values"),
+        ("labels", {"class_weights": "balanced"}, "videos have labels; expected weights of your own"),
+        ("values", {"class_weights": (1.0, 2.0)}, "videos have values; expected no class_weights"),
+        (
+            "labels",
+            {"best": "top1"},
+            "best is 'top1'; expected last, loss or mAP or macro_f1 or micro_f1, which labels have",
+        ),
+    ],
+)
+def test_what_needs_classes_says_so(root, tmp_path, kind, changes, says):
+    videos = read(root, kind)
+    recipe = replace(RECIPE, **changes)
+    with pytest.raises(ValueError, match=says):
+        finetune(small(classes=len(videos.classes)), videos, recipe, tmp_path, val=videos, progress=False)
+
+
+def test_a_probe_needs_classes(root, tmp_path):
+    with pytest.raises(ValueError, match="a probe needs one class for each video; these have labels"):
+        probe(small(), read(root, "labels"), RECIPE, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("balanced", [None, (1.0, 2.0, 3.0)])
+def test_the_best_epoch_of_labels_and_their_weights(root, tmp_path, balanced):
+    videos = read(root, "labels")
+    recipe = replace(RECIPE, epochs=2, best="mAP", class_weights=balanced, ema=0.9)
+    done = finetune(small(), videos, recipe, tmp_path, val=videos, progress=False)
+    assert done.best["value"] == max(entry["mAP"] for entry in done.history)
+    score = evaluate(done.model, videos, progress=False).metrics["mAP"]
+    assert score == pytest.approx(done.best["value"], rel=1e-6)
+
+
 def test_windows_of_labels_overlap_and_values_have_none(root):
     model = small(task="multilabel")
     path = read(root, "labels").samples[3].path
@@ -202,7 +240,7 @@ def test_windows_of_labels_overlap_and_values_have_none(root):
 # ---- the command, over one and two processes ----
 
 # Plain SGD: Adam divides gradients by their size, also those that are nothing but rounding.
-ARGUMENTS = "--data list --workers 0 --recipe paper --set epochs=2 batch_size=4 lr=0.02 drop_path=0"
+ARGUMENTS = "--data list --workers 0 --recipe paper --epochs 2 --batch-size 4 --lr 0.02 --drop-path 0"
 
 
 def train(root, kind, task, out):

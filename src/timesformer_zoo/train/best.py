@@ -25,8 +25,8 @@ def check_metric(recipe: Recipe, val: VideoList | None) -> None:
     """Raise ValueError unless each epoch will have the value that `Recipe.best` names."""
     known = ["loss", *(OBJECTIVES[val.task].words if val is not None else ())]
     if recipe.best not in ("last", *known):
-        where = f" of {val.things}" if val is not None else " without validation"
-        raise ValueError(f"Recipe.best is {recipe.best!r}; expected{where} last, {' or '.join(known)}.")
+        where, which = ("", f", which {val.things} have") if val is not None else (" without validation", "")
+        raise ValueError(f"Recipe.best is {recipe.best!r}; expected{where} last, {' or '.join(known)}{which}.")
 
 
 def out_of_patience(recipe: Recipe, state: RunState) -> bool:

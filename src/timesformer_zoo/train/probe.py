@@ -69,13 +69,15 @@ def probe(
         The model with the head; its history has an entry for each weight decay, the one that was taken with "chosen".
 
     Raises:
-        ValueError: the model does not fit the videos, or there are too few videos to choose by.
+        ValueError: the model does not fit the videos, or these have not one class each, or are too few to choose by.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
     """
     if accelerator is None:
         from accelerate import Accelerator
 
         accelerator = Accelerator()
+    targets = videos.one_class_each("a probe")
+    val_targets = val.one_class_each("a probe") if val is not None else []
     model = copy.deepcopy(check_model(model, videos)).to(accelerator.device).eval()
     options: dict[str, Any] = dict(workers=workers, on_error=on_error, progress=progress, seed=recipe.seed)
     cache, skipped = Path(folder) / "features", {}
@@ -86,7 +88,6 @@ def probe(
         some, reasons = cached_features(model, videos, cache, accelerator, augmented=augmented, **options)
         train.append(some)
         skipped.update(reasons)
-    targets = videos.one_class_each("a probe")
     fuse = clip_spec(model).fuse
     if val is None:
         held = _fifth(targets, recipe.seed)
@@ -96,7 +97,7 @@ def probe(
         kept = train
         judges, reasons = cached_features(model, val, cache, accelerator, **options)
         skipped.update(reasons)
-        judged_by = val.one_class_each("a probe")
+        judged_by = val_targets
     if not judges or not any(kept):
         raise ValueError(f"{len(targets)} videos are too few to fit a head on and to choose a weight decay by.")
     weights = class_weights(recipe, videos)
