@@ -271,10 +271,10 @@ def test_from_a_list_to_a_model_that_says_it(root, tmp_path, capsys, kind, task,
     results = json.loads((one / "results.json").read_text())
     assert results["task"] == task
     card = (one / "model" / "README.md").read_text("utf-8")
-    assert name in card
+    assert f"type: {name}" in card
     assert {"labels": "says which of 3 labels a clip has", "values": "estimates 2 values of a clip"}[kind] in card
     assert ('predict(model, "video.mp4").values' in card) == (kind == "values")
-    assert f"{results[metric]:g} |" in card
+    assert f"{results[metric]:.{4 if results[metric] < 1000 else 6}g} |" in card
 
     # The saved model is of its kind, without being told so.
     scores = tmp_path / "scores"

@@ -73,15 +73,19 @@ transformers does not know how this model's clips are made. Its `pipeline("video
 evenly over the whole video, at one view; this model was made for {sampling}, {views}. So its answers differ from those
 above, and so does its accuracy from the one below: use the code above, or choose the frames likewise."""
 
-# Names of metrics, as the Hub and people call them; others are called what they are called.
 # What a head's outputs are, by the kind of target.
 _THINGS = {"classes": "Classes", "multilabel": "Labels, any number of a clip", "regression": "Values"}
 
+# Names of metrics, as the Hub and people call them; others are called what they are called.
 METRICS = {
     "accuracy": "Top-1 accuracy",
     "top_5_accuracy": "Top-5 accuracy",
     "mean_class_accuracy": "Mean accuracy of the classes",
     "mean_average_precision": "Mean average precision (mAP)",
+    "f1": "Mean F1 of the labels",
+    "mae": "Mean absolute error",
+    "r_squared": "R²",
+    "pearsonr": "Pearson's r",
 }
 _MANY = 20  # classes; more are folded
 _EPOCHS = 12  # rows of the table of epochs; of more, so many, evenly chosen
@@ -226,7 +230,8 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, start: Start) -> st
         rows.append(f"{_THINGS[spec.task]}: {', '.join(labels)}")
     text = "\n".join(f"- {row}" for row in rows)
     if labels and len(labels) > _MANY:
-        text += f"\n\n{_folded(f'{_THINGS[spec.task]}: {len(labels)}', ', '.join(labels))}"
+        things = _THINGS[spec.task].partition(",")[0].lower()
+        text += f"\n\n{_folded(f'{len(labels)} {things}', ', '.join(labels))}"
     return text
 
 
@@ -274,10 +279,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(value: object) -> str:
-    """A number with four digits, a list with commas, what is not known as nothing."""
+    """A number with four digits, from 1000 up with six, a list with commas, what is not known as nothing."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_cell, value))
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.{4 if abs(value) < 1000 else 6}g}"
+    return "" if value is None else str(value)
 
 
 def _numbers(values: Sequence[float]) -> str:
