@@ -42,6 +42,7 @@ class Format:
     zeros: tuple[str, ...] = ()  # our keys that mean zero where they are not there
     function: Mapping[str, Any] = field(default_factory=dict)
     """The model's arguments without which the same weights are another function, where keys can't tell."""
+    time_interpolation: str | None = None  # how that project takes another number of frames, where not as we do
 
     def marks(self, keys: Iterable[str]) -> bool:
         """Whether a state dict with these keys is of this format, in some mode."""
@@ -202,6 +203,7 @@ ENCODERS: tuple[Format, ...] = (
         r"backbone\.blocks\.\d+\.(temporal_)?attn\.",
         {_DIVIDED: after("backbone.", keys.AUTHORS, "[model.]")},
         others=(r"head\.(mlp|last_layer)\.",),
+        time_interpolation="nearest",
     ),
     Format(
         "ALPRO",
@@ -210,6 +212,7 @@ ENCODERS: tuple[Format, ...] = (
         # The head was never trained; the prompter is a second, complete encoder.
         others=(r"visual_encoder\.model\.head\.", r"prompter\.", r"(text_encoder|text_proj|vision_proj)\.",
                 r"(itm|mpm)_head\.", "temp$"),
+        time_interpolation="nearest",
     ),
     Format(
         "AVION",
