@@ -32,7 +32,7 @@ _LOADED = "weights_loaded"  # an attribute of the model
 
 
 def architecture_of(attention: str, embed_dim: int | None = None) -> str:
-    """The registered name for a model in an attention mode, of base's kind or of a width, whatever its arguments say."""
+    """The registered name for a model in an attention mode: of that width if there is one, else of base's kind."""
     variant = {1024: "vitl14"}.get(embed_dim or 0, "base")
     names = (f"timesformer_{variant}_{attention}", f"timesformer_base_{attention}", "timesformer_base_divided")
     return next(name for name in names if name in ARCHITECTURES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,8 @@ def _read_safetensors(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     with _explained():
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # which the second try reads
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # more than tensors and plain values
             with path.open("rb") as file:

@@ -210,7 +210,7 @@ ENCODERS: tuple[Format, ...] = (
         r"visual_encoder\.model\.blocks\.",
         {_DIVIDED: after("visual_encoder.model.", keys.AUTHORS, "[model.]")},
         # The head was never trained; the prompter is a second, complete encoder.
-        others=(r"visual_encoder\.model\.head\.", r"prompter\.", r"(text_encoder|text_proj|vision_proj)\.",
+        others=(r"visual_encoder\.model\.head\.", r"prompter\.", r"(text_encoder|text_proj|vision_proj|classifier)\.",
                 r"(itm|mpm)_head\.", "temp$"),
         time_interpolation="nearest",
     ),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # of Python 2's names, in which protocol 2 is written
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any
@@ -69,8 +70,8 @@ class _Function:
 # Of the standard library and of numpy, what pickles as a call and holds values.
 _HOLDS_VALUES = re.compile(
     r"(pathlib|pathlib\._local|datetime|decimal|fractions|uuid)\.\w+"
-    r"|collections\.(deque|Counter)|functools\.partial|types\.SimpleNamespace|copy_?reg\._reconstructor"
-    r"|(builtins|__builtin__)\.(set|frozenset|bytearray|complex|slice|range|xrange|object)"
+    r"|collections\.(deque|Counter)|functools\.partial|types\.SimpleNamespace|copyreg\._reconstructor"
+    r"|builtins\.(set|frozenset|bytearray|complex|slice|range|object)"
     r"|numpy(\._?core)?\.multiarray\.scalar|numpy\.random\._pickle\.\w+"
 )
 
@@ -78,7 +79,7 @@ _HOLDS_VALUES = re.compile(
 def _is_foreign_class(name: str) -> bool:
     """Whether a name is that of a class of some project, as a member of an Enum names its own, by how it is written."""
     package, _, rest = name.partition(".")
-    ours = {*sys.stdlib_module_names, "__builtin__", "copy_reg", "torch", "numpy", "nt", "posix"}
+    ours = {*sys.stdlib_module_names, "torch", "numpy"}
     return package not in ours and re.match("_?[A-Z]", rest.rpartition(".")[2]) is not None
 
 
@@ -163,6 +164,7 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name; made anew for each pickle, so that none can change it for the next."""
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         if full not in self._known:
             self._known[full] = _Name(name, (Unknown,), {"__module__": module, "__qualname__": name})
