@@ -1,6 +1,5 @@
 """Weights out of pickles that hold somebody's objects: none of their code runs, and what would run is refused."""
 
-import enum
 import io
 import os
 import pickle
@@ -190,7 +189,7 @@ def test_arrays_of_anything_but_numbers_are_refused(value, tmp_path):
 
 def test_a_whole_pickled_model_is_no_state_dict(project, tmp_path):
     torch.save(project.ConfigParser("x"), tmp_path / "m.pth")
-    with pytest.raises(CheckpointError, match="expected a dict of tensors.*got ConfigParser"):
+    with pytest.raises(CheckpointError, match=r"expected a dict of tensors.*got ConfigParser"):
         read_checkpoint(tmp_path / "m.pth")
 
 

@@ -170,6 +170,7 @@ def _sizes(native: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         num_classes=native["head.weight"].shape[0] if "head.weight" in native else 0,
         qkv_bias=any(key.endswith(".qkv.bias") for key in native),
         pre_norm="norm_pre.weight" in native,
+        patch_bias="patch_embed.proj.bias" in native,
     )
     if "time_embed" in native:
         sizes["num_frames"] = native["time_embed"].shape[1]

@@ -30,6 +30,11 @@ DROPBOX = "https://www.dropbox.com/s"
 OPENMMLAB = "https://download.openmmlab.com/mmaction/recognition/timesformer"
 PADDLE = "https://videotag.bj.bcebos.com/PaddleVideo-release2.2"
 BOX = "https://utexas.box.com/shared/static"
+LAVILA_FILES = "https://dl.fbaipublicfiles.com/lavila/checkpoints/dual_encoders"
+FROZEN_FILES = "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/models"
+HIERVL_FILES = "https://dl.fbaipublicfiles.com/hiervl"
+EGOVLPV2_FILES = "http://www.cis.jhu.edu/~shraman/EgoVLPv2/ckpts"
+DRIVE = "https://drive.google.com/file/d"
 ALPRO_FILES = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/ALPRO"
 
 HOWTO100M: dict[str, Any] = dict(
@@ -55,14 +60,35 @@ PP: dict[str, Any] = dict(
 AVION: dict[str, Any] = dict(
     license="mit", description="AVION's encoder of first-person video, trained with the text of narrations.",
     origin="https://github.com/zhaoyue-zephyrus/AVION/blob/main/docs/MODEL_ZOO.md", paper="arXiv:2309.16669",
-    clip=UNIFORM, img_size=224, model={"pre_norm": True}, **CLIP_SLIP,
+    clip=UNIFORM, img_size=224, model={"pre_norm": True, "patch_bias": False}, **CLIP_SLIP,
 )  # fmt: skip
 EPIC_HEAD: dict[str, Any] = dict(num_frames=16, classes=3806)
+LAVILA: dict[str, Any] = dict(
+    license="mit", origin="https://github.com/facebookresearch/LaViLa/blob/main/docs/MODEL_ZOO.md",
+    description="LaViLa's encoder of first-person video, trained with the text of narrations.",
+    paper="arXiv:2212.04501", clip=UNIFORM, **CLIP_SLIP,
+    model={"pre_norm": True, "pre_norm_eps": 1e-5, "act_layer": "quick_gelu", "patch_bias": False,
+           "time_interpolation": "first"},
+)  # fmt: skip
+FROZEN: dict[str, Any] = dict(clip=UNIFORM, model={"time_interpolation": "first"}, **B16, **IMAGENET)
+EGOVLP: dict[str, Any] = dict(
+    FROZEN, license="mit", description="EgoVLP's encoder of first-person video, trained with the text of narrations.",
+    origin="https://github.com/showlab/EgoVLP", paper="arXiv:2206.01670", **NO_HEAD,
+)  # fmt: skip
+HIERVL: dict[str, Any] = dict(
+    FROZEN, license="cc-by-nc-4.0", description="HierVL's encoder of first-person video, trained with text.",
+    origin="https://github.com/facebookresearch/HierVL", paper="arXiv:2301.02311", **NO_HEAD,
+)  # fmt: skip
+EGOVLPV2: dict[str, Any] = dict(
+    license="mit", description="EgoVLPv2's encoder of first-person video, without what it does given a text.",
+    origin="https://github.com/facebookresearch/EgoVLPv2", paper="arXiv:2307.05463",
+    clip=UNIFORM, model={"norm_eps": 1e-5}, **NO_HEAD, **B16, **IMAGENET,
+)  # fmt: skip
 VICLIP: dict[str, Any] = dict(
     license="mit", description="ViCLIP's video encoder, trained with the text of InternVid-10M-FLT.",
     paper="arXiv:2307.06942", clip=UNIFORM, num_frames=8, img_size=224,
     task="video and text, as a metric or reward; zero-shot",
-    model={"pre_norm": True, "act_layer": "quick_gelu", "norm_eps": 1e-5}, **NO_HEAD, **IMAGENET,
+    model={"pre_norm": True, "act_layer": "quick_gelu", "norm_eps": 1e-5, "patch_bias": False}, **NO_HEAD, **IMAGENET,
 )  # fmt: skip
 ALPRO: dict[str, Any] = dict(
     license="bsd-3-clause", description="ALPRO's video encoder, trained with text on WebVid-2M and CC3M.",
@@ -75,6 +101,142 @@ SELF_SUPERVISED: dict[str, Any] = dict(
 
 # fmt: off
 FAMILIES: dict[str, Checkpoint] = {
+    "timesformer_base_frozen.lavila_ego4d": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_base."
+                  "narrator_rephraser.ep_0005.md5sum_d73a9c.pth"},
+        num_frames=4, img_size=224, **NO_HEAD,
+        task="first-person video and text; EgoMCQ 59.9 within a video", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_ego4d_epoch1": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_base."
+                  "narrator_rephraser.ep_0001.md5sum_02dbb9.pth"},
+        num_frames=4, img_size=224, **NO_HEAD,
+        task="first-person video and text; Charades-Ego zero-shot 26.8", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_baseline": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_base."
+                  "baseline.ep_0003.pth"},
+        num_frames=4, img_size=224, **NO_HEAD,
+        task="first-person video and text, people's narrations alone", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_ek100": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ek100_cls/clip_openai_timesformer_base."
+                  "ft_ek100_cls.ep_0100.md5sum_4e3575.pth"},
+        num_frames=16, img_size=224, classes=3806,
+        task="kitchen actions, EPIC-Kitchens-100 46.9", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_ek100_single": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ek100_cls/clip_openai_timesformer_base."
+                  "ft_ek100_cls.single_head.ep_0100.md5sum_e8aa0c.pth"},
+        num_frames=16, img_size=224, classes=3806,
+        task="kitchen actions, EPIC-Kitchens-100 46.2", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_ek100_mir": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ek100_mir/clip_openai_timesformer_base."
+                  "ft_ek100_mir.ep_0085.md5sum_c67d95.pth"},
+        num_frames=16, img_size=224, **NO_HEAD,
+        task="retrieval of kitchen actions, mAP 50.5", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_charades_ego": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/charades_ego/clip_openai_timesformer_base."
+                  "ft_charades_ego.ep_0005.md5sum_39bf4b.pth"},
+        num_frames=16, img_size=224, **NO_HEAD,
+        task="first-person actions, Charades-Ego mAP 33.7", num_params=0,
+    ),
+    "timesformer_base_frozen.lavila_egtea": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/egtea/clip_openai_timesformer_base."
+                  "ft_egtea.ep_0090.md5sum_3b1faf.pth"},
+        num_frames=16, img_size=224, classes=106,
+        task="cooking actions, EGTEA 70.12", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_ego4d": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_large."
+                  "narrator_rephraser.ep_0003.md5sum_c89337.pth"},
+        num_frames=4, img_size=224, **NO_HEAD,
+        task="first-person video and text; EgoMCQ 63.1 within a video", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_ego4d_epoch1": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_large."
+                  "narrator_rephraser.ep_0001.md5sum_9a25de.pth"},
+        num_frames=4, img_size=224, **NO_HEAD,
+        task="first-person video and text; Charades-Ego zero-shot 28.9", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_336": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ego4d/clip_openai_timesformer_large_336px_distilbert_base."
+                  "baseline.ep_0003.pth"},
+        num_frames=4, img_size=336, **NO_HEAD,
+        task="first-person video and text, people's narrations alone", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_ek100": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ek100_cls/clip_openai_timesformer_large."
+                  "ft_ek100_cls.ep_0090.md5sum_4a2509.pth"},
+        num_frames=16, img_size=224, classes=3806,
+        task="kitchen actions, EPIC-Kitchens-100 51.0", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_ek100_mir": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/ek100_mir/clip_openai_timesformer_large."
+                  "ft_ek100_mir.ep_0095.md5sum_bd508b.pth"},
+        num_frames=16, img_size=224, **NO_HEAD,
+        task="retrieval of kitchen actions, mAP 50.9", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_charades_ego": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/charades_ego/clip_openai_timesformer_large."
+                  "ft_charades_ego.ep_0003.md5sum_9448b2.pth"},
+        num_frames=16, img_size=224, **NO_HEAD,
+        task="first-person actions, Charades-Ego mAP 36.1", num_params=0,
+    ),
+    "timesformer_vitl14_frozen.lavila_egtea": Checkpoint(
+        **LAVILA, source={"url": f"{LAVILA_FILES}/egtea/clip_openai_timesformer_large."
+                  "ft_egtea.ep_0095.md5sum_a5ba17.pth"},
+        num_frames=16, img_size=224, classes=106,
+        task="cooking actions, EGTEA 76.00", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlp": Checkpoint(
+        **EGOVLP, source={"url": f"{LAVILA_FILES}/ego4d/egovlp_converted_f16.md5sum_c33363.pth"},
+        num_frames=4, task="first-person video and text; EgoMCQ 57.2 within a video", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlp_epoch1": Checkpoint(
+        **EGOVLP, source={"url": f"{LAVILA_FILES}/ego4d/egovlp_epo1_converted_f16.md5sum_7a3d3b.pth"},
+        num_frames=4, task="first-person video and text, an earlier epoch", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlp_ek100_mir": Checkpoint(
+        **EGOVLP, source={"url": f"{DRIVE}/1-SOQeXc-xSn544sJzgFLhC95hkQsm0BR"},
+        num_frames=16, task="retrieval of kitchen actions, mAP 47.4", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlp_charades_ego": Checkpoint(
+        **EGOVLP, source={"url": f"{DRIVE}/1-xWVDH7XO4pi6Hj5QRpKVz6y-QkqcFlQ"},
+        num_frames=16, task="first-person actions, Charades-Ego mAP 32.1", num_params=0,
+    ),
+    "timesformer_base_frozen.webvid": Checkpoint(
+        **FROZEN, **NO_HEAD, source={"url": f"{FROZEN_FILES}/cc-webvid2m-4f_stformer_b_16_224.pth.tar"}, license="mit",
+        description="Frozen in Time's video encoder, trained with text on CC3M and WebVid-2M.",
+        paper="arXiv:2104.00650", origin="https://github.com/m-bain/frozen-in-time", num_frames=4,
+        task="video and text, retrieval", num_params=0,
+    ),
+    "timesformer_base_frozen.hiervl": Checkpoint(
+        **HIERVL, source={"url": f"{HIERVL_FILES}/hievl_sa.pth"},
+        num_frames=4, task="first-person video and text, with summaries", num_params=0,
+    ),
+    "timesformer_base_frozen.hiervl_charades_ego": Checkpoint(
+        **HIERVL, source={"url": f"{HIERVL_FILES}/charades_hievl_sa.pth"},
+        num_frames=16, task="first-person actions, Charades-Ego", num_params=0,
+    ),
+    "timesformer_base_frozen.hiervl_ek100_mir": Checkpoint(
+        **HIERVL, source={"url": f"{HIERVL_FILES}/epic_hievl_sa.pth"},
+        num_frames=16, task="retrieval of kitchen actions", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlpv2": Checkpoint(
+        **EGOVLPV2, source={"url": f"{EGOVLPV2_FILES}/Pre-trained/EgoVLPv2.pth"},
+        num_frames=4, task="first-person video and text; EgoMCQ 60.9 within a video", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlpv2_ek100_mir": Checkpoint(
+        **EGOVLPV2, source={"url": f"{EGOVLPV2_FILES}/EK-100_Finetuned/EK-100_finetune.pth"},
+        num_frames=16, task="retrieval of kitchen actions, mAP 47.3", num_params=0,
+    ),
+    "timesformer_base_frozen.egovlpv2_charades_ego": Checkpoint(
+        **EGOVLPV2, source={"url": f"{EGOVLPV2_FILES}/Charades-Ego_Finetuned/Charades-Ego_finetune.pth"},
+        num_frames=32, task="first-person actions, Charades-Ego mAP 34.1", num_params=0,
+    ),
     "timesformer_base_divided.svt_k400": Checkpoint(
         **SELF_SUPERVISED, source={"url": "https://github.com/kahnchana/svt/releases/download/v1.0/kinetics400_vitb_ssl.pth"},
         description="SVT: trained on the videos of Kinetics-400 without labels.", paper="arXiv:2112.01514",
@@ -82,7 +244,7 @@ FAMILIES: dict[str, Checkpoint] = {
         num_params=0,
     ),
     "timesformer_base_divided.endo_fm": Checkpoint(
-        **SELF_SUPERVISED, source={"url": "https://drive.google.com/file/d/1KouXXV3nh9hc2j3cV2GTI9lDe8FxOzNB"},
+        **SELF_SUPERVISED, source={"url": f"{DRIVE}/1KouXXV3nh9hc2j3cV2GTI9lDe8FxOzNB"},
         description="Endo-FM: SVT's training on 33,000 clips of endoscopies, without labels.", paper="arXiv:2306.16741",
         origin="https://github.com/med-air/Endo-FM", task="a start for endoscopy; PolypDiag F1 90.7",
         num_params=0,
@@ -169,6 +331,21 @@ FAMILIES: dict[str, Checkpoint] = {
     "timesformer_base_joint.avion_ek100_mir": Checkpoint(
         **AVION, source={"url": f"{BOX}/ke5kwfixttb4t7uxdbs9gmiiuu1582dg.pt"}, num_frames=16, **NO_HEAD,
         task="retrieval of kitchen actions, mAP 52.0", num_params=0,
+    ),
+    "timesformer_vitl14_joint.avion_lavila": Checkpoint(
+        **AVION, source={"url": f"{BOX}/1iatmrs7ufdeooce09a61t1n6wsouf4l.pt"}, num_frames=4, **NO_HEAD,
+        task="first-person video and text, LaViLa's narrations", num_params=0,
+    ),
+    "timesformer_vitl14_joint.avion_ek100": Checkpoint(
+        **AVION, **EPIC_HEAD, source={"url": f"{BOX}/crnqo9bu0owtfz4yc1yqf8hz6g0ze39b.pt"},
+        task="kitchen actions, EPIC-Kitchens-100 54.4", num_params=0,
+    ),
+    "timesformer_vitl14_joint.avion_ek100_mir": Checkpoint(
+        **AVION, source={"url": f"{BOX}/m7f65hg9eonz34g0l2x5r0t92ouh0u4w.pt"}, num_frames=16, **NO_HEAD,
+        task="retrieval of kitchen actions, mAP 54.5", num_params=0,
+    ),
+    "timesformer_vitl14_joint.viclip": Checkpoint(
+        **VICLIP, source={"hf_hub_id": "OpenGVLab/ViCLIP-L-14-hf"}, num_params=0,
     ),
     "timesformer_base_joint.viclip": Checkpoint(
         **VICLIP, source={"hf_hub_id": "OpenGVLab/ViCLIP-B-16-hf"}, num_params=0,

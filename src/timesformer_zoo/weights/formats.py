@@ -145,6 +145,7 @@ def _pattern(key: str) -> re.Pattern[str]:
 
 
 _DIVIDED, _JOINT, _SPACE = AttentionMode("divided"), AttentionMode("joint"), AttentionMode("space_only")
+_FROZEN = AttentionMode("frozen")
 
 NATIVE = Format("native", r"blocks\.\d+\.steps\.", dict.fromkeys(AttentionMode, _NATIVE_NAMES))
 IMAGE_VIT = Format("timm image ViT", r"blocks\.\d+\.attn\.", {_SPACE: keys.IMAGE_VIT}, inflates=True)
@@ -191,7 +192,45 @@ def _transposed(tensor: torch.Tensor) -> torch.Tensor:
 _CLIP_VALUES = {"(cls_token|pos_embed|time_embed)": _batched, r"patch_embed\.proj\.weight": _patches}
 _NO_PATCH_BIAS = ("patch_embed.proj.bias",)
 
+_PLAIN: dict[str, Any] = dict(act_layer="gelu", norm_eps=1e-6)
+_FROZEN_OTHERS = (r"(text_model|txt_proj|vid_proj)\.",)
+_LAVILA: dict[str, Any] = dict(
+    tables={
+        _FROZEN: after("visual.", keys.FROZEN)
+        # Of three heads, the last is that of actions; before it come verbs and nouns.
+        | {"fc_cls.{p}": "head.{p}", "fc_cls.2.{p}": "head.{p}"}
+    },
+    others=(r"fc_cls\.[01]\.", r"(transformer|token_embedding|ln_final|textual)\.", "positional_embedding$",
+            "(text|image)_projection", "logit_scale$"),
+    time_interpolation="first",
+)  # fmt: skip
+
 ENCODERS: tuple[Format, ...] = (
+    Format(
+        "LaViLa",
+        (r"visual\.ln_pre\.", r"visual\.blocks\.\d+\.timeattn\."),
+        zeros=_NO_PATCH_BIAS,
+        function=dict(act_layer="quick_gelu", norm_eps=1e-6, pre_norm_eps=1e-5),
+        **_LAVILA,
+    ),
+    Format("LaViLa's EgoVLP", r"visual\.blocks\.\d+\.timeattn\.", function=_PLAIN, **_LAVILA),
+    Format(
+        "EgoVLPv2",
+        (r"video_model\.blocks\.\d+\.timeattn\.", r"video_model\.blocks\.\d+\.attn\.qkv_i2t\."),
+        {_FROZEN: after("video_model.", keys.FROZEN)},
+        # What the text asks the video in the later blocks, and at the top a class token and a norm of both together.
+        others=(*_FROZEN_OTHERS, r"video_model\.blocks\.\d+\.attn\.\w*i2t", "cls_token$", r"norm\.",
+                r"cross_modal_", r"(mlm|itm)_score\.", "logit_scale$"),
+        function=dict(act_layer="gelu", norm_eps=1e-5),
+    ),
+    Format(
+        "Frozen-in-Time",  # EgoVLP, HierVL
+        r"video_model\.blocks\.\d+\.timeattn\.",
+        {_FROZEN: after("video_model.", keys.FROZEN)},
+        others=(*_FROZEN_OTHERS, r"aggregation\.", r"head_(ht100m|epic_kitchens)\w*\."),
+        function=_PLAIN,
+        time_interpolation="first",
+    ),
     Format(
         "Paddle",
         (r"backbone\.blocks\.\d+\.attn\.", r"head\.fc\."),
