@@ -150,4 +150,5 @@ def _print_table(rows: Sequence[ListedModel]) -> None:
         title = ""
     print("\n".join(line.rstrip() for line in lines))
     if title:
-        print("\nimage: an image ViT, inflated: no video seen. none: no weights. features: no head. More: --json.")
+        print("\nimage: an image ViT, inflated: no video seen. none: no weights. More: --json.")
+        print("features: there is no head. By hand: its page says where the file is.")

@@ -27,7 +27,7 @@ from timesformer_zoo.writing import writing
 __all__ = ["hub_file", "patience", "published_weights"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
-_SHA256 = re.compile(r"-([0-9a-f]{8})\.pth$")  # OpenMMLab's files have the start of their hash in the name
+_SHA256 = re.compile(r"_(?:\d{8}|rgb)-([0-9a-f]{8})\.pth$")  # OpenMMLab's names end in the start of a hash
 _MD5 = re.compile(r"\.md5sum_([0-9a-f]{6})\.pth$")  # LaViLa's likewise
 
 
