@@ -15,10 +15,12 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from small_models import equal, tiny
 
 from timesformer_zoo import CHECKPOINTS, CheckpointError, TimeSformer, checkpoint_filter_fn, read_checkpoint
 from timesformer_zoo.hub.convert import convert, model_of_file
-from timesformer_zoo.weights.formats import detect
+from timesformer_zoo.weights.families import FAMILIES
+from timesformer_zoo.weights.formats import detect, from_native
 from timesformer_zoo.weights.unwrap import unwrap
 from timesformer_zoo_cli import main
 
@@ -341,3 +343,47 @@ def test_a_bare_file_of_a_family_becomes_its_model(tmp_path):
     model = model_of_file(tmp_path / "viclip.pth", num_heads=4)
     assert_outputs(model, expected)
     assert (model.num_frames, model.img_size) == (arguments["num_frames"], arguments["img_size"])
+
+
+# ---- layouts that differ from these in what is around the encoder ----
+
+
+def test_spacetimegpts_encoder_comes_without_its_decoder():
+    weights = tiny("divided", num_classes=0).state_dict()
+    theirs = {
+        f"encoder.{key.removeprefix('timesformer.')}": value
+        for key, value in from_native(weights, "transformers", "divided").items()
+    }
+    decoder = {"decoder.transformer.h.0.ln_1.weight": torch.ones(3), "enc_to_dec_proj.weight": torch.ones(3)}
+    read = checkpoint_filter_fn(theirs | decoder, tiny("divided", num_classes=0))
+    assert equal(read, weights)
+    assert read.left_out == tuple(decoder)
+
+
+def test_hiervl_is_frozen_in_time_and_more():
+    state_dict, expected, arguments = golden("egovlp_32")
+    model = TimeSformer(**arguments)
+    others = ("module.aggregation.blocks.0.attn.qkv.weight", "module.head_ht100m_linear_probe.0.bias")
+    more = {key: torch.ones(1) for key in others}
+    read = checkpoint_filter_fn({f"module.{key}": value for key, value in (state_dict | more).items()}, model)
+    model.load_state_dict(read)
+    assert_outputs(model, expected)
+    assert {key.removeprefix("module.") for key in more} <= set(read.left_out)
+
+
+def test_endo_fms_fine_tuned_file_has_the_encoder_beside_its_head():
+    weights = tiny("divided", num_classes=0).state_dict()
+    theirs = from_native(weights, "the authors'", "divided")
+    content = {
+        "state_dict": {"module.linear.weight": torch.ones(2, 32), "module.linear.bias": torch.ones(2)},
+        "backbone_state_dict": {key.replace("model.", "module.", 1): value for key, value in theirs.items()},
+    }
+    read = checkpoint_filter_fn(content, tiny("divided", num_classes=0))
+    assert equal(read, weights)
+    assert read.left_out == ("state_dict",)
+
+
+def test_the_docs_name_every_tag():
+    text = (Path(__file__).parents[2] / "docs" / "family.md").read_text("utf-8")
+    for name in FAMILIES:
+        assert f".{name.partition('.')[2]}`" in text, name

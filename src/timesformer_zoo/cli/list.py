@@ -150,5 +150,5 @@ def _print_table(rows: Sequence[ListedModel]) -> None:
         title = ""
     print("\n".join(line.rstrip() for line in lines))
     if title:
-        print("\nimage: an image ViT, inflated: no video seen. none: no weights. More: --json.")
-        print("features: there is no head. By hand: its page says where the file is.")
+        print("\nfeatures: no head. By hand: `create_model` says from which page.")
+        print("image: an image ViT, inflated: no video seen. none: no weights. More: --json.")
