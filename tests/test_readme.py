@@ -11,6 +11,7 @@ from shutil import copy
 import pytest
 
 from timesformer_zoo import CHECKPOINTS
+from timesformer_zoo.weights.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -38,7 +39,9 @@ def test_examples_pass_a_users_strict_mypy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-TRAINED = [name for name in CHECKPOINTS if not name.endswith((".in21k", ".untrained"))]  # these are listed by a pattern
+TRAINED = [  # the others are listed by a pattern
+    name for name in CHECKPOINTS if not name.endswith((".in21k", ".untrained")) and name not in FAMILIES
+]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -51,3 +54,9 @@ def test_every_checkpoint_is_listed(name: str) -> None:
         assert f"{entry.top1:g} / {entry.top5:g}" in row.replace(".0 ", " ").replace(".0,", ",") or (
             f"{entry.top1} / {entry.top5}" in row
         )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_encoder_of_another_project_is_listed(name: str) -> None:
+    tag = re.escape(name.partition(".")[2])
+    assert re.search(rf"^\| .*\.{tag}`", README, re.MULTILINE)

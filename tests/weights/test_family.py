@@ -19,7 +19,6 @@ from small_models import equal, tiny
 
 from timesformer_zoo import CHECKPOINTS, CheckpointError, TimeSformer, checkpoint_filter_fn, read_checkpoint
 from timesformer_zoo.hub.convert import convert, model_of_file
-from timesformer_zoo.weights.families import FAMILIES
 from timesformer_zoo.weights.formats import detect, from_native
 from timesformer_zoo.weights.unwrap import unwrap
 from timesformer_zoo_cli import main
@@ -381,9 +380,3 @@ def test_endo_fms_fine_tuned_file_has_the_encoder_beside_its_head():
     read = checkpoint_filter_fn(content, tiny("divided", num_classes=0))
     assert equal(read, weights)
     assert read.left_out == ("state_dict",)
-
-
-def test_the_docs_name_every_tag():
-    text = (Path(__file__).parents[2] / "docs" / "family.md").read_text("utf-8")
-    for name in FAMILIES:
-        assert f".{name.partition('.')[2]}`" in text, name

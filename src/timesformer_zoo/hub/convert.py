@@ -28,7 +28,10 @@ __all__ = ["Converted", "convert", "model_of_file"]
 
 Path_ = str | os.PathLike[str]
 
-_Path = Path if TYPE_CHECKING else type(Path())  # before Python 3.12 no other can be subclassed
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # before Python 3.12 no other can be subclassed
 
 
 class Converted(_Path):

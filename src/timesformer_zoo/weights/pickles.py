@@ -31,7 +31,8 @@ class _Name(type):
         name = f"{cls.__module__}.{cls.__qualname__}"
         if not _HOLDS_VALUES.fullmatch(name) and not _is_foreign_class(name):
             raise pickle.UnpicklingError(f"calls {name}")
-        return cls.__new__(cls)
+        made: Any = object.__new__(cls)  # type: ignore[arg-type]  # it is a class of Unknown's
+        return made
 
 
 class Unknown(metaclass=_Name):
