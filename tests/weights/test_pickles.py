@@ -1,8 +1,10 @@
 """Weights out of pickles that hold somebody's objects: none of their code runs, and what would run is refused."""
 
 import io
+import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -85,6 +87,8 @@ def test_weights_come_out_from_beside_a_projects_objects(write, gone, project, t
     weights = dict(tiny().state_dict())
     slotted = project.Slotted()
     slotted.a = torch.ones(2)
+    marked = torch.nn.Parameter(torch.ones(2))
+    marked.note = "x"
     beside = {
         "config": project.ConfigParser(PurePosixPath("a", "b")),
         "args": Namespace(lr=0.1, out=Path("x"), kind=project.Kind.VIDEO, nested=Namespace(a={1, 2})),
@@ -93,6 +97,9 @@ def test_weights_come_out_from_beside_a_projects_objects(write, gone, project, t
         "best": np.float64(0.5),
         "history": defaultdict(list, a=[1]),
         "seen": frozenset([1]),
+        "logger": logging.getLogger("x"),
+        "pattern": re.compile("x"),
+        "parameter": marked,
         "class": project.ConfigParser,
         "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
     }

@@ -107,7 +107,7 @@ def _read_torch(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # more than tensors and plain values
             with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", pickle_module=pickles, weights_only=False)
+                return _tensors(torch.load(file, map_location="cpu", pickle_module=pickles, weights_only=False))
 
 
 def _read_pickle(path: Path) -> Any:

@@ -71,7 +71,7 @@ class _Function:
 # Of the standard library and of numpy, what pickles as a call and holds values.
 _HOLDS_VALUES = re.compile(
     r"(pathlib|pathlib\._local|datetime|decimal|fractions|uuid)\.\w+"
-    r"|collections\.(deque|Counter)|functools\.partial|types\.SimpleNamespace|copyreg\._reconstructor"
+    r"|collections\.(deque|Counter)|logging\.getLogger|re\._compile|functools\.partial|types\.SimpleNamespace|copyreg\._reconstructor"
     r"|builtins\.(set|frozenset|bytearray|complex|slice|range|object)"
     r"|numpy(\._?core)?\.multiarray\.scalar|numpy\.random\._pickle\.\w+"
 )
@@ -144,6 +144,8 @@ def _tensor_parts() -> dict[str, Any]:
     utils: Any = torch._utils
     names = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state")
     parts: dict[str, Any] = {f"torch._utils.{name}": _Function(getattr(utils, name)) for name in names}
+    # Of a tensor with attributes: without them.
+    parts["torch._tensor._rebuild_from_type_v2"] = _Function(lambda function, kind, args, state: function(*args))
     parts["torch.Size"] = _Function(torch.Size)
     parts["torch.device"] = _Function(torch.device)
     for name in ("float16", "float32", "float64", "bfloat16", "int8", "uint8", "int16", "int32", "int64", "bool"):

@@ -13,10 +13,10 @@ from timesformer_zoo.weights.state import Weights
 
 __all__ = ["unwrap"]
 
-# Averaged weights first, as timm does; so is a teacher, which SVT's own evaluation takes, before the student. Endo-FM's
-# fine-tuned files have the encoder beside a `state_dict` of the head alone.
-_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher", "student", "backbone_state_dict",
-             "model_state", "model_state_dict", "state_dict", "model", "module")  # fmt: skip
+# Averaged weights first, as timm does. Endo-FM's fine-tuned files have the encoder beside a `state_dict` of the head
+# alone. Of a teacher and its student, SVT's own evaluation takes the teacher.
+_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "backbone_state_dict", "model_state",
+             "model_state_dict", "state_dict", "model", "module", "teacher", "student")  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and the like; torch.compile
 # Beside the weights: a counter of torch.optim.swa_utils.AveragedModel; names that paddle.save adds.
 _NO_WEIGHTS = ("n_averaged", "StructuredToParameterName@@")
