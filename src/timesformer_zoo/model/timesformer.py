@@ -150,8 +150,8 @@ class TimeSformer(ClipEmbedding):
             if isinstance(module, (nn.LayerNorm, nn.Conv2d)):  # for a model that was on the meta device
                 module.reset_parameters()
         for step in self.attention_steps():
-            if isinstance(step.fc, nn.Linear):
-                nn.init.zeros_(step.fc.weight)
+            if isinstance(layer := step.starts_at_zero(), nn.Linear):
+                nn.init.zeros_(layer.weight)
 
     def attention_steps(self) -> Iterator[AttentionStep]:
         """The attention steps of all blocks, in the order in which they run."""
