@@ -90,7 +90,7 @@ class AttentionStep(nn.Module):
             cls: (B, 1, D).
             patches: (B, T, h, w, D).
             class_only: the class token alone is wanted, and the patches come back as they were.
-            block: the same two as the block got them, for a step whose outputs are added to these; None: they are these.
+            block: the same two as the block got them, for a step whose outputs are added to those; None: as this step.
 
         Returns:
             The same two.
@@ -244,6 +244,7 @@ class Block(nn.Module):
         drops: dict[str, float],
         qkv_bias: bool,
         norm_layer: Callable[[int], nn.Module],
+        act_layer: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
         self.steps: nn.ModuleDict = nn.ModuleDict()
@@ -251,7 +252,7 @@ class Block(nn.Module):
             last = step is mode.steps[-1]
             self.steps[step.name] = AttentionStep(step, dim, num_heads, last, drops, qkv_bias, norm_layer)
         self.norm = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drops["proj_drop"])
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drops["proj_drop"])
         self.drop_path = DropPath(drops["drop_path"])
 
     def forward(

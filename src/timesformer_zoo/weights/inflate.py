@@ -61,7 +61,8 @@ def inflate(
     """Turn an image ViT's weights into those of a video model (section 4.1 of the paper).
 
     Every attention step of a block starts as a copy of the ViT's attention and its norm; the `fc` after each step
-    but the last (where a mode has none, that step's projection), and the time embedding, start at zero: so the model starts as the ViT does with its last step alone.
+    but the last, and the time embedding, start at zero: so the model starts as the ViT does with its last step alone.
+    Where a mode has no such layer, the step's projection starts at zero.
     Layer scale is folded into the projection before it, which changes nothing in the result.
 
     Args:
