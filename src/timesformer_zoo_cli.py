@@ -368,6 +368,7 @@ def _convert(parser: ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--to", required=True, choices=("native", "transformers"), help="format of OUT")
     parser.add_argument("--model", metavar="NAME", help="what IN is, as timesformer_base_divided.ssv2")
+    parser.add_argument("--num-heads", metavar="N", type=int, help="where IN has no registered model's width")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--json", action="store_true", help=JSON)
 

@@ -31,10 +31,11 @@ ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
 _LOADED = "weights_loaded"  # an attribute of the model
 
 
-def architecture_of(attention: str) -> str:
-    """The registered name for a model of base's kind in an attention mode, of whatever size its arguments then say."""
-    name = f"timesformer_base_{attention}"
-    return name if name in ARCHITECTURES else "timesformer_base_divided"
+def architecture_of(attention: str, embed_dim: int | None = None) -> str:
+    """The registered name for a model in an attention mode: of that width if there is one, else of base's kind."""
+    variant = {1024: "vitl14"}.get(embed_dim or 0, "base")
+    names = (f"timesformer_{variant}_{attention}", f"timesformer_base_{attention}", "timesformer_base_divided")
+    return next(name for name in names if name in ARCHITECTURES)
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint | None:
@@ -88,7 +89,7 @@ def _create_timesformer(
         clip = dict(checkpoint.clip, **({"labels": checkpoint.labels} if checkpoint.labels else {}))
         if to_pair(kwargs.get("img_size", checkpoint.img_size)) != to_pair(checkpoint.img_size):
             clip.pop("jitter", None)  # in pixels of the checkpoint's own size
-        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip)
+        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip, **checkpoint.model)
         bgr = checkpoint.bgr if bgr is None else bgr
     kwargs = dict(model_args, **kwargs)
     weights = published_weights(config, kwargs.get("cache_dir")) if pretrained else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from timesformer_zoo.errors import CheckpointError, DownloadError
+from timesformer_zoo.weights.checkpoint import is_page
 from timesformer_zoo.weights.faults import explained, network_errors
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
@@ -25,7 +27,8 @@ from timesformer_zoo.writing import writing
 __all__ = ["hub_file", "patience", "published_weights"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
-_OPENMMLAB = re.compile(r"_\d{8}-([0-9a-f]{8})\.pth$")  # their files' names end in a date and the start of the sha256
+_SHA256 = re.compile(r"-([0-9a-f]{8})\.pth$")  # OpenMMLab's files have the start of their hash in the name
+_MD5 = re.compile(r"\.md5sum_([0-9a-f]{6})\.pth$")  # LaViLa's likewise
 
 
 def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = None) -> dict[str, torch.Tensor]:
@@ -51,6 +54,11 @@ def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = 
         return read_checkpoint(config["file"])
     if not source:
         raise CheckpointError(f"There are no weights for {name}; `timesformer-zoo list` shows which models have some.")
+    if is_page(source):
+        raise DownloadError(
+            f"{name} can't be downloaded by a program: fetch the file by hand from {source}, and load it with "
+            "timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=dict(file=PATH))"
+        )
     if config.get("hf_hub_id"):
         path = _weights_of(source, config.get("hf_hub_filename"), cache_dir, name)
     else:
@@ -169,16 +177,34 @@ def _plain_file(url: str, cache_dir: str | Path | None, model: str) -> Path:
     """The file of an address, from torch's cache or downloaded to it."""
     path = _cache(url, cache_dir) / Path(urlparse(url).path).name
     if not path.is_file():
-        announced = _OPENMMLAB.search(path.name)
+        announced = _SHA256.search(path.name)
         try:
             with writing(path.parent), _explained(model, url, cache_dir):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # Without this, torch would wait for a server that says nothing for ever. One byte is enough.
                 urlopen(Request(url, headers={"Range": "bytes=0-0"}), timeout=patience()).close()
                 torch.hub.download_url_to_file(url, str(path), announced[1] if announced else None)
+            _check_md5(path)
         except RuntimeError as error:  # it has another hash; nothing was kept
             raise DownloadError(f"{url} was damaged on its way ({error}): load again to download it again.") from error
     return path
+
+
+def _check_md5(path: Path) -> None:
+    """Remove and refuse a file that is not what its name announces.
+
+    Raises:
+        RuntimeError: as torch says it of sha256.
+    """
+    if not (announced := _MD5.search(path.name)):
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    if not digest.hexdigest().startswith(announced[1]):
+        path.unlink()
+        raise RuntimeError(f'invalid hash value (expected md5 "{announced[1]}", got "{digest.hexdigest()}")')
 
 
 def _explained(model: str | None, source: str, cache_dir: str | Path | None) -> AbstractContextManager[None]:
