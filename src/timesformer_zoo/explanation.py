@@ -42,6 +42,9 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
         height                      blocks.{i}.height             (B, T, w, A, 1 + h, 1 + h)
         local                       blocks.{i}.local.{k}          (B, A, 1 + S, 1 + S) for the k-th quarter of the frame
         sparse_global               blocks.{i}.sparse_global.{k}  (B, A, 1 + S, 1 + S) for the k-th sub-grid
+        time of frozen              blocks.{i}.time               (B, h, w, A, T, 1 + T): the patches ask
+                                    blocks.{i}.time.class         (B, A, 1, 1 + T·h·w): the class token asks
+        space of frozen             blocks.{i}.space              (B, T, A, h·w, 1 + h·w), and .class likewise
 
     The cells k are those of `Step.cells`, the last axis fastest; their S differ where an axis is odd, and where no axis
     is long enough to be cut there is one cell and no k.
@@ -72,6 +75,8 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
     grid = _grid(model, clip)
     patches = torch.empty(len(clip), *grid, 1, device="meta")
     for key, step, weights in _run(model, clip, lambda weights: weights):
+        if step.class_sees_all:
+            maps[f"{key}.class"], *weights = weights
         shapes = [step.groups(patches, cell).shape[:-2] for cell in step.cells(grid)]
         parts = [part.view(*shape, *part.shape[1:]) for part, shape in zip(weights, shapes, strict=True)]
         if step.pairs:  # what numbers the groups are the cells
@@ -85,7 +90,9 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
     """How much each patch of the input reaches what the head sees, by attention alone: attention rollout.
 
     Each step becomes a matrix over all L tokens, ½ (its weights, the mean over heads) + ½ (identity, for the residual),
-    in which a patch's row holds its group's weights and the class token's the mean of its rows in all groups. The
+    in which a patch's row holds its group's weights and the class token's the mean of its rows in all groups, or, where
+    it sees all tokens at once, that row. Where a step is added to the block's input (frozen), the identity's half goes
+    there, past the steps between. The
     product of the matrices of all steps, in their order, is exact. It is applied to one row from the last step
     backwards, so that no L×L matrix exists; memory is that of the maps, averaged over heads.
 
@@ -125,8 +132,16 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
         row[:, 0] = 1
     else:
         row[:, 1:] = 1 / (row.shape[1] - 1)
+    past = torch.zeros_like(row)  # the share that goes past all steps to the block's input
+    first = model.attention.steps[0]
     for step, maps in reversed(steps):
-        row = (row + _through(row, step, maps, grid)) / 2
+        seen = _through(row, step, maps, grid)
+        if step.onto == "block":
+            past, row = row / 2, seen / 2
+        else:
+            row = (row + seen) / 2
+        if step == first:
+            row, past = row + past, torch.zeros_like(row)
     return row[:, 1:].reshape(batch, frames, h, w) / (frames if alone else 1)
 
 
@@ -214,24 +229,28 @@ def _through(row: torch.Tensor, step: Step, maps: list[torch.Tensor], grid: Grid
     Args:
         row: (B, L).
         step: whose attention.
-        maps: for each cell of the step, (B, G, S, S).
+        maps: for each cell of the step, (B, G, S, S); where the class token sees all tokens, (B, 1, 1, L) before them.
         grid: (T, h, w).
     """
     out = torch.zeros_like(row)
+    asks = step.class_token and not step.class_sees_all  # in each group
     if not step.class_token:
         out[:, 0] = row[:, 0]  # it stays as it is
+    elif not asks:
+        everywhere, *maps = maps
+        out += row[:, :1] * everywhere[:, 0, 0]
     groups = sum(weights.shape[1] for weights in maps)
     for cell, weights in zip(step.cells(grid), maps, strict=True):
         tokens = _tokens(step, cell, grid, row.device)
         queries = row[:, tokens]  # B G S
-        if step.class_token:  # one of the equal rows of which its own is the mean
+        if asks:  # one of the equal rows of which its own is the mean
             cls = (row[:, :1] / groups).unsqueeze(1).expand(-1, len(tokens), -1)
             queries = torch.cat([cls, queries], -1)
         keys = (queries.unsqueeze(-2) @ weights).squeeze(-2)
         if step.class_token:
             out[:, 0] += keys[..., 0].sum(1)
             keys = keys[..., 1:]
-        out[:, tokens] = keys  # every patch is in one group
+        out[:, tokens] += keys  # every patch is in one group
     return out
 
 

@@ -136,7 +136,11 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_tiny_joint.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_653_840),
     "timesformer_tiny_local_global.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_299_440),
     "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_945_040),
+    "timesformer_tiny_frozen.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_170_640),
     **FAMILIES,
+    "timesformer_base_frozen.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=114_479_248),
+    "timesformer_hr_frozen.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=114_936_976),
+    "timesformer_l_frozen.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=114_546_832),
 }
 # fmt: on
 """Model name with tag -> checkpoint. A model's first entry is what `pretrained=True` loads without a tag."""
