@@ -34,7 +34,7 @@ def fresh() -> dict[str, Any]:
 
 
 def test_import_registers_with_timm_and_leaves_it_as_it_was(fresh: dict[str, Any]) -> None:
-    assert len(fresh["ours"]) == 20
+    assert len(fresh["ours"]) == 26
     assert all(name.startswith("timesformer_") for name in fresh["ours"])
     assert fresh["unchanged"]
 
@@ -62,7 +62,7 @@ def test_public_names_are_all_there_is_and_each_can_be_imported() -> None:
     for name, module in imported().items():
         assert getattr(timesformer_zoo, name) is getattr(import_module(module), name)
         assert name in dir(timesformer_zoo)
-    assert sum(name.startswith("timesformer_") for name in names) == 20
+    assert sum(name.startswith("timesformer_") for name in names) == 26
     assert set(errors.__all__) <= set(names)
     with pytest.raises(AttributeError, match="no attribute 'finetun'"):
         timesformer_zoo.finetun  # noqa: B018

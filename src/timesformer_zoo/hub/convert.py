@@ -137,7 +137,9 @@ def _read(source: Path, name: str | None, num_heads: int | None) -> tuple[TimeSf
         )
     if form.time_interpolation:
         sizes["time_interpolation"] = form.time_interpolation
-    if "." in registered and plain.time_interpolation == "first":  # later rows of such files were never trained
+    if "." in registered and plain.time_interpolation.startswith(
+        "first"
+    ):  # later rows of such files were never trained
         sizes["num_frames"] = min(plain.num_frames, sizes["num_frames"])
     heads = {} if num_heads is None else {"num_heads": num_heads}
     arguments = dict(form.function, attention=mode, weight_init="skip") | sizes | heads

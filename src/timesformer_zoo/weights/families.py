@@ -71,18 +71,19 @@ LAVILA: dict[str, Any] = dict(
            "time_interpolation": "first"},
 )  # fmt: skip
 FROZEN: dict[str, Any] = dict(clip=UNIFORM, model={"time_interpolation": "first"}, **B16, **IMAGENET)
+ALIGNED: dict[str, Any] = dict(FROZEN, model={"time_interpolation": "first_aligned"}, **NO_HEAD)
 EGOVLP: dict[str, Any] = dict(
-    FROZEN, license="mit", description="EgoVLP's encoder of first-person video, trained with the text of narrations.",
-    origin="https://github.com/showlab/EgoVLP", paper="arXiv:2206.01670", **NO_HEAD,
+    ALIGNED, license="mit", description="EgoVLP's encoder of first-person video, trained with the text of narrations.",
+    origin="https://github.com/showlab/EgoVLP", paper="arXiv:2206.01670",
 )  # fmt: skip
 HIERVL: dict[str, Any] = dict(
-    FROZEN, license="cc-by-nc-4.0", description="HierVL's encoder of first-person video, trained with text.",
-    origin="https://github.com/facebookresearch/HierVL", paper="arXiv:2301.02311", **NO_HEAD,
+    ALIGNED, license="cc-by-nc-4.0", description="HierVL's encoder of first-person video, trained with text.",
+    origin="https://github.com/facebookresearch/HierVL", paper="arXiv:2301.02311",
 )  # fmt: skip
 EGOVLPV2: dict[str, Any] = dict(
     license="mit", description="EgoVLPv2's encoder of first-person video, without what it does given a text.",
     origin="https://github.com/facebookresearch/EgoVLPv2", paper="arXiv:2307.05463",
-    clip=UNIFORM, model={"norm_eps": 1e-5}, **NO_HEAD, **B16, **IMAGENET,
+    clip=UNIFORM, model={"norm_eps": 1e-5, "time_interpolation": "first_aligned"}, **NO_HEAD, **B16, **IMAGENET,
 )  # fmt: skip
 VICLIP: dict[str, Any] = dict(
     license="mit", description="ViCLIP's video encoder, trained with the text of InternVid-10M-FLT.",

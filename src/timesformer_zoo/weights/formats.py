@@ -17,6 +17,7 @@ import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.embedding import TimeInterpolation
 from timesformer_zoo.weights import keys
 from timesformer_zoo.weights.keys import after
 from timesformer_zoo.weights.state import Weights
@@ -42,7 +43,9 @@ class Format:
     zeros: tuple[str, ...] = ()  # our keys that mean zero where they are not there
     function: Mapping[str, Any] = field(default_factory=dict)
     """The model's arguments without which the same weights are another function, where keys can't tell."""
-    time_interpolation: str | None = None  # how that project takes another number of frames, where not as we do
+    time_interpolation: TimeInterpolation | None = (
+        None  # how that project takes another number of frames, where not as we do
+    )
 
     def marks(self, keys: Iterable[str]) -> bool:
         """Whether a state dict with these keys is of this format, in some mode."""
@@ -100,13 +103,16 @@ class Format:
 
 
 def _can_be(native_keys: set[str], mode: AttentionMode) -> bool:
-    """Whether native keys name the steps of a mode, no `fc` of its last step, and a time embedding if it has one."""
+    """Whether native keys name the steps of a mode, no `fc` that it has not, and a time embedding if it has one.
+
+    A fused model has none: the keys of a fused divided one are those of a frozen one.
+    """
     found = [re.match(r"blocks\.\d+\.steps\.(\w+)\.(\w+)", key) for key in native_keys]
     steps = {key[1] for key in found if key}
     joined = {key[1] for key in found if key and key[2] == "fc"}
     return (
         steps == {step.name for step in mode.steps}
-        and mode.steps[-1].name not in joined
+        and joined <= {step.name for step in mode.steps[:-1] if step.linear}
         and ("time_embed" in native_keys) != mode.per_frame
     )
 
@@ -222,6 +228,7 @@ ENCODERS: tuple[Format, ...] = (
         others=(*_FROZEN_OTHERS, r"video_model\.blocks\.\d+\.attn\.\w*i2t", "cls_token$", r"norm\.",
                 r"cross_modal_", r"(mlm|itm)_score\.", "logit_scale$"),
         function=dict(act_layer="gelu", norm_eps=1e-5),
+        time_interpolation="first_aligned",
     ),
     Format(
         "Frozen-in-Time",  # EgoVLP, HierVL
