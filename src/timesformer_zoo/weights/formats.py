@@ -100,13 +100,13 @@ class Format:
 
 
 def _can_be(native_keys: set[str], mode: AttentionMode) -> bool:
-    """Whether native keys name the steps of a mode, no `fc` of its last step, and a time embedding if it has one."""
+    """Whether native keys name the steps of a mode, no `fc` that it lacks, and a time embedding if it has one."""
     found = [re.match(r"blocks\.\d+\.steps\.(\w+)\.(\w+)", key) for key in native_keys]
     steps = {key[1] for key in found if key}
     joined = {key[1] for key in found if key and key[2] == "fc"}
     return (
         steps == {step.name for step in mode.steps}
-        and mode.steps[-1].name not in joined
+        and joined <= {step.name for step in mode.steps[:-1] if step.linear}
         and ("time_embed" in native_keys) != mode.per_frame
     )
 
