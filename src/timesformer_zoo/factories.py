@@ -258,7 +258,7 @@ def timesformer_vitl14_joint(pretrained: bool = False, **kwargs: Any) -> TimeSfo
 
 @register_model
 def timesformer_vitl14_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
-    """TimeSformer of ViT-L/14's size, 8 frames of 224 px, attention over time, then space, all seen by the class token."""
+    """TimeSformer of ViT-L/14's size, 8 frames of 224 px, attention over time, then space, as Frozen in Time."""
     model_args: dict[str, Any] = dict(**VITL14, attention="frozen")
     return _create_timesformer("timesformer_vitl14_frozen", pretrained, model_args, **kwargs)
 
