@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from timesformer_zoo.engine.work import Row, Work
+from timesformer_zoo.engine.work import Row, Work, row_of
 from timesformer_zoo.errors import ClusterError, VideoReadError
+from timesformer_zoo.video.remote import masked, shown
 
 __all__ = ["RayEngine"]
 
@@ -106,9 +107,9 @@ class RayEngine:
                     if due.pop(number, None) is not None:
                         yield number, json.loads(answer)
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray gave up: {' '.join(str(error).split())}") from error
+            raise ClusterError(f"Ray gave up: {shown(' '.join(str(error).split()))}") from error
         if due:
-            raise ClusterError(f"{len(due)} videos got no answer, {next(iter(due.values()))} first; run it again")
+            raise ClusterError(f"{len(due)} videos got no answer, {masked(next(iter(due.values())))} first; run it again")
 
     def _room(self, machines: list[dict[str, float]], gpus: float) -> int:
         """Workers that the cluster can have now."""
@@ -141,7 +142,7 @@ class _Worker:
             try:
                 if self._answer is None:
                     self._load(number)
-                answers.append((number, json.dumps({"path": path, **self._video(number, path)})))
+                answers.append((number, json.dumps(row_of(path, self._video(number, path)))))
             except Exception as error:
                 return [*answers, (number, _portable(error))]
         self._ledger.end.remote(self._ended)
@@ -167,7 +168,7 @@ class _Worker:
     def _video(self, number: int, path: str) -> Row:
         reason = self._begin(number)
         if reason is not None:
-            return {"error": f"{path}: {reason}; it was given up, try it by itself"}
+            return {"error": f"{masked(path)}: {reason}; it was given up, try it by itself"}
         for _ in range(self._attempts):
             try:
                 with self._limit(number):
@@ -177,8 +178,8 @@ class _Worker:
             except (ValueError, TypeError):
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error} ({self._attempts} times)"
-        return {"error": f"{path}: {reason}"}
+                reason = f"{type(error).__name__}: {shown(str(error))} ({self._attempts} times)"
+        return {"error": f"{masked(path)}: {reason}"}
 
     def _begin(self, what: Any) -> str | None:
         import ray

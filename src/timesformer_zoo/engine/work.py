@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["Row", "Work"]
+from timesformer_zoo.video.remote import masked, without_login
+
+__all__ = ["Row", "Work", "key_of", "named", "row_of"]
 
 Row = dict[str, Any]
 
@@ -37,3 +41,27 @@ class Work(Protocol):
         That function raises VideoReadError for a video that can't be read.
         """
         ...
+
+
+def named(path: str) -> Row:
+    """What a row says its video is: "path"; of an address that hides something there, also "digest".
+
+    Neither password nor token gets into a row. The digest, of the address without user and password, is there so that
+    a rerun knows the video again, and does not take two for one that differ in their query alone.
+    """
+    name = masked(path)
+    if name == path:
+        return {"path": path}
+    return {"path": name, "digest": hashlib.sha256(os.fsencode(without_login(path))).hexdigest()}
+
+
+def row_of(path: str, answer: Mapping[str, Any]) -> Row:
+    """A video's row: which it is, then its answer, whose own "path" does not count."""
+    name = named(path)
+    return {**name, **answer, **name}
+
+
+def key_of(row: Row) -> str:
+    """By which a rerun knows a row's video."""
+    key: str = row.get("digest") or row["path"]
+    return key

@@ -25,15 +25,19 @@ __all__ = [
     "files_below",
     "is_address",
     "is_folder",
+    "masked",
     "matching",
     "names_in",
     "shown",
+    "without_login",
 ]
 
 BLOCK = 1 << 17  # bytes; a larger file is read in blocks of this size …
 WHOLE = 1 << 22  # … unless it is no larger than this: then one request brings all of it
 _KEPT = 128  # blocks of an open file that stay in memory, 32 MB
 _PAUSES = (0.5, 2.0)  # seconds before a request that failed is made again
+
+_LOGIN = re.compile(r"(?<=://)[^/]*@")  # user and password of an address
 
 T = TypeVar("T")
 
@@ -48,9 +52,23 @@ def shown(text: str) -> str:
     return re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"]+", _shown, text)
 
 
+def masked(name: str) -> str:
+    """As `shown`, of what is one video's name as a whole: an address may have spaces in it."""
+    return _masked(name) if is_address(name) else name
+
+
 def _shown(address: re.Match[str]) -> str:
-    parts = [re.sub(r"(?<=://)[^/]*@", "***@", part) for part in address[0].split("::")]
+    return _masked(address[0])
+
+
+def _masked(address: str) -> str:
+    parts = [_LOGIN.sub("***@", part) for part in address.split("::")]
     return "::".join(re.sub(r"\?.*", "?…", part) for part in parts)
+
+
+def without_login(address: str) -> str:
+    """Without user and password: they say who reads, not what."""
+    return _LOGIN.sub("", address)
 
 
 class Address:
@@ -62,7 +80,7 @@ class Address:
     is_distant = True
 
     def __init__(self, address: str) -> None:
-        self.name = shown(address)
+        self.name = masked(address)
         self._address = address
         self._file: BinaryIO | None = None
         self._info: dict[str, Any] | None = None
