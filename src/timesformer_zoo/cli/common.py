@@ -15,7 +15,7 @@ from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewher
 from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
-from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
+from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
 from timesformer_zoo.video.shards import is_member
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
             matches = matching(name)
             yield from ((path, None) for path in matches)
             if not matches:
-                yield name, VideoReadError(f"{shown(name)}: no file fits this pattern")
+                yield name, VideoReadError(f"{masked(name)}: no file fits this pattern")
             return
         folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
         found = VideoIndex(as_path(name)).paths if folder else [name]
         yield from ((path, None) for path in found)
         if not found:
-            yield name, VideoReadError(f"{shown(name)}: no videos in this folder")
+            yield name, VideoReadError(f"{masked(name)}: no videos in this folder")
     except VideoReadError as error:
         yield name, error
 

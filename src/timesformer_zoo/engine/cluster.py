@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from timesformer_zoo.engine.work import Row, Work, row_of
+from timesformer_zoo.engine.work import Row, Work, of_error, row_of
 from timesformer_zoo.errors import ClusterError, VideoReadError
 from timesformer_zoo.video.remote import masked, shown
 
@@ -109,7 +109,9 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             raise ClusterError(f"Ray gave up: {shown(' '.join(str(error).split()))}") from error
         if due:
-            raise ClusterError(f"{len(due)} videos got no answer, {masked(next(iter(due.values())))} first; run it again")
+            raise ClusterError(
+                f"{len(due)} videos got no answer, {masked(next(iter(due.values())))} first; run it again"
+            )
 
     def _room(self, machines: list[dict[str, float]], gpus: float) -> int:
         """Workers that the cluster can have now."""
@@ -168,18 +170,18 @@ class _Worker:
     def _video(self, number: int, path: str) -> Row:
         reason = self._begin(number)
         if reason is not None:
-            return {"error": f"{masked(path)}: {reason}; it was given up, try it by itself"}
+            return of_error(path, f"{path}: {reason}; it was given up, try it by itself")
         for _ in range(self._attempts):
             try:
                 with self._limit(number):
                     return dict(self._answer(path))
             except VideoReadError as error:
-                return {"error": str(error)}
+                return of_error(path, error)
             except (ValueError, TypeError):
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {shown(str(error))} ({self._attempts} times)"
-        return {"error": f"{masked(path)}: {reason}"}
+                reason = f"{type(error).__name__}: {error} ({self._attempts} times)"
+        return of_error(path, f"{path}: {reason}")
 
     def _begin(self, what: Any) -> str | None:
         import ray

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from timesformer_zoo.engine.cluster import RayEngine
 from timesformer_zoo.engine.results import ResultFolder
-from timesformer_zoo.engine.work import Row, Work, row_of
+from timesformer_zoo.engine.work import Row, Work, of_error, row_of
 from timesformer_zoo.errors import VideoReadError
 
 __all__ = ["ENGINES", "Engine", "LocalEngine", "map_videos"]
@@ -33,7 +33,7 @@ class LocalEngine:
             try:
                 yield number, row_of(path, answer(path))
             except VideoReadError as error:
-                yield number, row_of(path, {"error": str(error)})
+                yield number, row_of(path, of_error(path, error))
 
 
 ENGINES: Mapping[str, type[LocalEngine] | type[RayEngine]] = {"local": LocalEngine, "ray": RayEngine}
@@ -53,9 +53,9 @@ def map_videos(
         rows = map_videos(Sharpness(), glob("footage/**/*.mp4"), engine=RayEngine(address="auto"), out="sharpness")
 
     Each row begins with its video's "path", of an address without user, password and query, where secrets stand; it
-    then has a "digest" of the address, too, which tells it from others. A video that can't be read has an "error" in place of an answer, and so has
-    one that a cluster gave up: see `RayEngine`. Engines give the same rows, to the bit where machines are of one kind
-    and use as many threads: a video is worked on by itself, whatever else is.
+    then has a "digest" of the address, too, which tells it from others. A video that can't be read has an "error" in
+    place of an answer, and so has one that a cluster gave up: see `RayEngine`. Engines give the same rows, to the bit
+    where machines are of one kind and use as many threads: a video is worked on by itself, whatever else is.
 
     Args:
         work: what is done.

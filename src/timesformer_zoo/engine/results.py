@@ -117,7 +117,9 @@ class ResultFolder:
         try:
             before = dict(json.loads(path.read_text("utf-8")))
         except (ValueError, TypeError) as error:
-            raise OutputError(f"{path} is damaged ({error}), so of what the rows are is unknown; choose another folder") from None
+            raise OutputError(
+                f"{path} is damaged ({error}), so of what the rows are is unknown; choose another folder"
+            ) from None
         differ = [
             f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
             for name in sorted({*before, *settings})
@@ -160,7 +162,9 @@ def _number(part: Path) -> int:
     try:
         return int(part.stem.removeprefix("part-"))
     except ValueError:
-        raise OutputError(f"{part} is not of this program, which writes part-00000.jsonl and so on; move it away") from None
+        raise OutputError(
+            f"{part} is not of this program, which writes part-00000.jsonl and so on; move it away"
+        ) from None
 
 
 def _rows(part: Path) -> Iterator[Row]:

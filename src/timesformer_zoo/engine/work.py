@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from timesformer_zoo.video.remote import masked, without_login
+from timesformer_zoo.video.remote import masked, shown, without_login
 
-__all__ = ["Row", "Work", "key_of", "named", "row_of"]
+__all__ = ["Row", "Work", "key_of", "named", "of_error", "row_of"]
 
 Row = dict[str, Any]
 
@@ -59,6 +59,11 @@ def row_of(path: str, answer: Mapping[str, Any]) -> Row:
     """A video's row: which it is, then its answer, whose own "path" does not count."""
     name = named(path)
     return {**name, **answer, **name}
+
+
+def of_error(path: str, error: object) -> Row:
+    """A video's answer that there is none. What was said of it may have its address in it."""
+    return {"error": shown(str(error).replace(path, masked(path)))}
 
 
 def key_of(row: Row) -> str:

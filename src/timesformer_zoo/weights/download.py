@@ -22,7 +22,7 @@ from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
 from timesformer_zoo.writing import writing
 
-__all__ = ["hub_file", "patience", "published_weights"]
+__all__ = ["hub_file", "patience", "published_weights", "weights_file"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
 _OPENMMLAB = re.compile(r"_\d{8}-([0-9a-f]{8})\.pth$")  # their files' names end in a date and the start of the sha256
@@ -52,7 +52,7 @@ def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = 
     if not source:
         raise CheckpointError(f"There are no weights for {name}; `timesformer-zoo list` shows which models have some.")
     if config.get("hf_hub_id"):
-        path = _weights_of(source, config.get("hf_hub_filename"), cache_dir, name)
+        path = weights_file(source, config.get("hf_hub_filename"), cache_dir, name)
     else:
         path = _plain_file(source, cache_dir, name)
     try:
@@ -142,7 +142,14 @@ def _ask(url: str) -> str:
     return found.commit_hash or ""
 
 
-def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | None, model: str) -> Path:
+def weights_file(
+    repository: str, filename: str | None = None, cache_dir: str | Path | None = None, model: str | None = None
+) -> Path:
+    """The file of weights of a repository of the Hub: `filename`, or whichever it has. All else as `hub_file`.
+
+    Raises:
+        DownloadError: as `hub_file`; or there is no such file.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     repo_id, _, revision = repository.partition("@")
@@ -160,8 +167,8 @@ def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | N
                 return Path(cached)
         raise
     raise DownloadError(
-        f"{model} could not be downloaded: {repository} has no {' or '.join(names)}. Check the name: a model has "
-        "config.json and one of them."
+        f"{model or repository} could not be downloaded: {repository} has no {' or '.join(names)}. "
+        "Check the name: a model has config.json and one of them."
     )
 
 
