@@ -67,9 +67,9 @@ def map_videos(
             at a time writes there, and all have the same `work.settings`. None: rows come in the order of `videos`.
         retry_errors: remove from `out` the rows with an error, so that their videos are tried again.
 
-    Returns:
-        An iterator, which does the work while it is read: the rows that this call made; with `out`, each when it is
-        safe there from this process's end. Close it, or read it to its end.
+    Yields:
+        The rows that this call made, while it is read; with `out`, each when it is safe there from this process's end.
+        Close it, or read it to its end.
 
     Raises:
         OutputError: `out` is another's: of other settings, or being written; or a file in it is damaged.

@@ -17,17 +17,17 @@ Row = dict[str, Any]
 class Work(Protocol):
     """What is done to a video: a small object that can be pickled, such as a frozen dataclass of plain values.
 
-    @dataclass(frozen=True)
-    class Classify:
-        model: str
+        @dataclass(frozen=True)
+        class Classify:
+            model: str
 
-        @property
-        def settings(self):
-            return {"model": self.model}
+            @property
+            def settings(self):
+                return {"model": self.model}
 
-        def load(self):
-            model = load_model(self.model)
-            return lambda path: predict(model, [path])[0].to_dict()
+            def load(self):
+                model = load_model(self.model)
+                return lambda path: predict(model, [path])[0].to_dict()
     """
 
     @property
