@@ -17,6 +17,8 @@ Row = dict[str, Any]
 class Work(Protocol):
     """What is done to a video: a small object that can be pickled, such as a frozen dataclass of plain values.
 
+    A model's prediction of each, for example:
+
         @dataclass(frozen=True)
         class Classify:
             model: str
