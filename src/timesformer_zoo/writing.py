@@ -189,7 +189,8 @@ def _of_writing(error: OSError | SafetensorError | RuntimeError, path: Path) -> 
     if not isinstance(error.filename, str | os.PathLike):
         return True
     path, other = path.absolute(), Path(error.filename).absolute()
-    return path.parent in other.parents or other in path.parents
+    beside = path.with_name(f"{_PARTIAL}-{path.name}")
+    return other in path.parents or not {path, beside}.isdisjoint((other, *other.parents))
 
 
 def _explain(path: Path, error: Exception, needed: int | None) -> str:

@@ -111,6 +111,11 @@ class Classify:
     def load(self) -> Callable[[str], Answer]:
         """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
         device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
         model = load_model(self.model, device=device)
         return partial(self._over_time if self._in_windows(model) else self._once, model)
 

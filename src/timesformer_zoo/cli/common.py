@@ -60,7 +60,8 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
 def data_in_words(args: Namespace) -> str:
     """What a card calls the data that a verb reads: the folder's own name, not where it lies, and its kind."""
-    return f"{Path(args.videos).resolve().name} ({args.data})"
+    where = masked(str(args.videos)).partition("?")[0]  # of an address
+    return f"{Path(where).resolve().name} ({args.data})"
 
 
 def result_of(evaluation: Evaluation, args: Namespace) -> Result:

@@ -203,27 +203,28 @@ def asking(address: str) -> Iterator[None]:
     try:
         yield
     except TimesformerZooError as ours:
-        if (text := shown(str(ours))) != str(ours):
+        if (text := shown(str(ours).replace(address, masked(address)))) != str(ours):
             raise type(ours)(text) from None
         raise
     except Exception as raised:
         error = _unwrapped(raised)
-        raise _error(address, error) from (error if shown(address) == address else None)
+        raise _error(address, error) from (error if masked(address) == address else None)
 
 
 def _error(address: str, error: Exception) -> VideoReadError | ModuleNotFoundError:
-    scheme, name = address.partition("://")[0], shown(address)
+    scheme, name = address.partition("://")[0], masked(address)
+    reason = _reason(error, address)
     if isinstance(error, ImportError):
-        what = f"{name}: {scheme}:// needs another package ({_reason(error)})"
+        what = f"{name}: {scheme}:// needs another package ({reason})"
         return ModuleNotFoundError(f"{what}; pip install 'timesformer-zoo[remote]', or what is named", name="aiohttp")
     if isinstance(error, FileNotFoundError):
         what, advice = "there is no such file", "check the address, and whether it needs a login"
     elif isinstance(error, PermissionError) or _status(error) in (401, 403):
-        what, advice = f"no permission to read it ({_reason(error)})", "log in, or check the token's rights"
+        what, advice = f"no permission to read it ({reason})", "log in, or check the token's rights"
     elif isinstance(error, ValueError) and "rotocol not known" in str(error):
         what, advice = f"fsspec knows no {scheme}://", "check the address"
     else:
-        what, advice = f"it can't be read ({_reason(error)})", "check the connection, and try again later"
+        what, advice = f"it can't be read ({reason})", "check the connection, and try again later"
     return VideoReadError(f"{name}: {what}; {advice}")
 
 
@@ -271,6 +272,6 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, (FileNotFoundError, PermissionError, ImportError, TypeError, ValueError))
 
 
-def _reason(error: Exception) -> str:
-    text = shown(str(error)).strip().partition("\n")[0]
+def _reason(error: Exception, address: str) -> str:
+    text = shown(str(error).replace(address, masked(address))).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
