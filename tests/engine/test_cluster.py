@@ -161,6 +161,11 @@ def test_a_lost_machine_changes_nothing(cluster: Any, tmp_path: Path) -> None:
     assert rows_in(tmp_path) == {name: {"path": name, "length": len(name)} for name in names}
 
 
+def test_where_no_cluster_is_one_line_says_so() -> None:
+    with pytest.raises(ClusterError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; is it running\?"):
+        list(map_videos(Length(), ["a.mp4"], engine=RayEngine("127.0.0.1:1")))
+
+
 def test_a_worker_that_fits_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(

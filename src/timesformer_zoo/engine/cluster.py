@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import sys
 import threading
 import warnings
@@ -275,6 +276,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray's None is any cluster that runs here
     worker._worker_logs_enabled = False
     try:
+        _expect_answer(address)
         with _silence() if quiet else nullcontext():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
@@ -287,6 +289,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     finally:
         ray.shutdown()
         worker._worker_logs_enabled = True
+
+
+def _expect_answer(address: str) -> None:
+    """Raises OSError within seconds if nobody listens at HOST:PORT; Ray itself waits for many minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextmanager
