@@ -235,7 +235,8 @@ def test_facts_are_kept_beside_the_model_and_can_be_added_to(hub: HubServer, tmp
     assert card_facts(tmp_path).to_dict() == {**facts.to_dict(), "example": "example.mp4"}
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.datasets == ["me/videos"]
-    assert "| lr | 0.0001 |\n| milestones | 11, 14 |\n| ema |  |" in card.text
+    assert "| lr | 0.0001 |\n| milestones | 11, 14 |\n| ema | none |" in card.text
+    assert "\n| epoch | loss |\n" in card.text  # top1 was never measured
     epochs = [int(n) for n in re.findall(r"^\| (\d+) \|", card.text, flags=re.MULTILINE)]
     assert (epochs[0], epochs[-1], len(epochs)) == (1, 40, 12)
     assert "Measured on ours, split val, 1 × 3 views." in card.text
