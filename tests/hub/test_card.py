@@ -162,7 +162,7 @@ def test_from_a_folder_of_videos_to_a_published_model_by_three_commands(
     assert "films (folder): 9 videos in 3 classes." in card.text
     assert "| batch_size | 4 |" in card.text
     assert "<summary>2 epochs</summary>" in card.text
-    assert "| epoch | loss | lr | top1 | top5 |" in card.text
+    assert "| epoch | loss | lr | top1 | mean_class_accuracy |" in card.text
     assert str(tmp_path) not in card.content  # no path of the machine
     assert "local-dir" not in card.content
     # Published, it is whole: labels, and the facts for who goes on from there.
