@@ -21,7 +21,17 @@ from safetensors import SafetensorError
 
 from timesformer_zoo.errors import TimesformerZooError, WriteError
 
-__all__ = ["current", "expect_writable", "flush", "flush_tree", "whole_file", "whole_folder", "write_json", "writing"]
+__all__ = [
+    "clear",
+    "current",
+    "expect_writable",
+    "flush",
+    "flush_tree",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "writing",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -118,6 +128,13 @@ def writing(path: PathLike, needed: int | None = None) -> Iterator[None]:
         if not _of_writing(error, Path(path)):
             raise
         raise WriteError(_explain(Path(path), error, needed)) from error
+
+
+def clear(folder: PathLike) -> None:
+    """Remove what killed processes left of files in a folder, while none writes there; so does the next `whole_file`."""
+    with writing(folder):
+        for partial in Path(folder).glob(f"{_PARTIAL}-*"):
+            _remove(partial)
 
 
 def expect_writable(folder: PathLike) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from timesformer_zoo.engine.work import Row, key_of, named
 from timesformer_zoo.errors import OutputError
-from timesformer_zoo.writing import flush, whole_file, write_json, writing
+from timesformer_zoo.writing import clear, flush, whole_file, write_json, writing
 
 __all__ = ["ResultFolder"]
 
@@ -46,6 +46,7 @@ class ResultFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self._folder)
         try:
+            clear(self._folder)
             self._expect(json.loads(json.dumps(settings)))
             for partial in self._folder.glob(f"part-*.jsonl{_PARTIAL}"):
                 with writing(partial):
