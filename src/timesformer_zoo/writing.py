@@ -131,7 +131,7 @@ def writing(path: PathLike, needed: int | None = None) -> Iterator[None]:
 
 
 def clear(folder: PathLike) -> None:
-    """Remove what killed processes left of files in a folder, while none writes there; so does the next `whole_file`."""
+    """Remove what killed processes left of files in a folder where nobody writes now, as the next `whole_file` does."""
     with writing(folder):
         for partial in Path(folder).glob(f"{_PARTIAL}-*"):
             _remove(partial)
