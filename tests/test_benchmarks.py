@@ -26,7 +26,7 @@ import scale  # noqa: E402
 import startup  # noqa: E402
 import training  # noqa: E402
 
-MODES = ["space_only", "joint", "divided", "local_global", "axial"]
+MODES = ["space_only", "joint", "divided", "local_global", "axial", "frozen"]
 SMALL = peers.Case("base_divided", 8, 224).quick()
 
 

@@ -184,7 +184,7 @@ class AttentionStep(nn.Module):
             tokens = view.flatten(-1 - len(self.step.axes), -2)  # B *numbering S 3D
             joined = own.view(-1, *[1] * (tokens.ndim - 2), own.shape[-1]).expand(*tokens.shape[:-2], 1, -1)
             q, k, v = self.heads(torch.cat([joined, tokens], -2).flatten(0, -3))  # (B G) H 1+S d
-            outputs.append(self.weigh(q[:, :, 1:], k, v).reshape(*view.shape[:-1], -1))
+            outputs.append(self.weigh(q[:, :, 1:], k, v).reshape(*view.shape[:-1], patches.shape[-1]))
         return torch.cat([first, self.step.ungroup(outputs, (t, h, w)).flatten(1, 3)], 1)
 
     def heads(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -126,6 +126,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_l_divided.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
     "timesformer_l_local_global.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
     "timesformer_l_axial.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=157_087_888),
+    "timesformer_base_frozen.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=114_479_248),
+    "timesformer_hr_frozen.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=114_936_976),
+    "timesformer_l_frozen.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=114_546_832),
     "timesformer_tiny_divided.camera_motion": Checkpoint(
         source={"file": str(ASSETS / "weights" / "timesformer_tiny_divided.camera_motion.safetensors")},
         license="apache-2.0", origin="examples/camera_motion/README.md",
@@ -138,9 +141,6 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_945_040),
     "timesformer_tiny_frozen.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_170_640),
     **FAMILIES,
-    "timesformer_base_frozen.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=114_479_248),
-    "timesformer_hr_frozen.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=114_936_976),
-    "timesformer_l_frozen.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=114_546_832),
 }
 # fmt: on
 """Model name with tag -> checkpoint. A model's first entry is what `pretrained=True` loads without a tag."""
