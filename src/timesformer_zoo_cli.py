@@ -179,7 +179,11 @@ def _data(parser: ArgumentParser) -> None:
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=4, help="processes that decode videos (default: %(default)s)"
+        "--workers",
+        metavar="N",
+        type=int,
+        default=min(4, _cores()),
+        help="processes that decode videos, for each that trains (default: 4, or as many as there are cores)",
     )
     parser.add_argument(
         "--on-error",
@@ -188,6 +192,11 @@ def _data(parser: ArgumentParser) -> None:
         help="for missing and unreadable videos: stop, or go on and list them at the end (default: %(default)s)",
     )
     parser.add_argument("--amp", choices=("no", "bf16", "fp16"), help="precision (default: as accelerate was set up)")
+
+
+def _cores() -> int:
+    """That this process may use; torch warns of more workers."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finetune(parser: ArgumentParser) -> None:

@@ -12,6 +12,7 @@ Python tells an audit hook of the file system: files opened, renamed, linked, re
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -143,7 +144,8 @@ def files_in(folder: Path) -> Iterator[Path]:
     """The files that have their final names; what is being written lies in folders of other names."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith((".partial", "partial-")) for part in parts):
+        being_written = path.suffix == ".partial" or any(part.startswith((".partial", "partial-")) for part in parts)
+        if path.is_file() and not being_written:
             yield path
 
 
@@ -171,6 +173,12 @@ def damage(folder: Path) -> list[str]:
 
 
 def contents(folder: Path, leave_out: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Names and bytes of all files that have their final names, but for those in folders to be left out."""
+    """Names and bytes of all files that have their final names, but for those in folders to be left out.
+
+    Rows of many files are one: which part has which depends on when a run was killed.
+    """
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_in(folder)}
+    parts = [name for name in found if re.search(r"(^|/)part-\d+\.jsonl$", name)]
+    if parts:
+        found["rows"] = b"".join(sorted(b"".join(map(found.pop, parts)).splitlines(keepends=True)))
     return {name: content for name, content in found.items() if not name.startswith(leave_out)}

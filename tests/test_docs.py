@@ -54,9 +54,6 @@ def run_command(line: str) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python|bash")], ids=name_of)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the ONNX exporter's libraries
-@pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create:UserWarning"
-)  # more workers than this machine has cores
 def test_code_runs(page: Path, user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the page, beside a video and a folder of videos."""
     copytree(user, tmp_path, dirs_exist_ok=True)

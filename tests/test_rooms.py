@@ -16,7 +16,7 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "factories": "errors labels model weights",
     "video": "errors",
     "data": "errors labels video",
-    "engine": "errors",
+    "engine": "errors writing video",
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",

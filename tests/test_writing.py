@@ -230,9 +230,18 @@ def test_what_others_say_of_a_full_disk_is_said_alike(error: Exception, said: st
     assert caught.value.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "/elsewhere/video.mp4"), RuntimeError("ours")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "/elsewhere/video.mp4"),
+        FileNotFoundError(2, "No such file", "{folder}/beside/video.mp4"),
+        RuntimeError("ours"),
+    ],
+)
 def test_errors_of_other_things_stay_as_they_are(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)) as caught, writing(tmp_path):
+    if isinstance(error, OSError):
+        error.filename = error.filename.format(folder=tmp_path)
+    with pytest.raises(type(error)) as caught, writing(tmp_path / "written"):
         raise error
     assert caught.value is error
 

@@ -21,7 +21,17 @@ from safetensors import SafetensorError
 
 from timesformer_zoo.errors import TimesformerZooError, WriteError
 
-__all__ = ["current", "expect_writable", "flush", "flush_tree", "whole_file", "whole_folder", "write_json", "writing"]
+__all__ = [
+    "clear",
+    "current",
+    "expect_writable",
+    "flush",
+    "flush_tree",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "writing",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -120,6 +130,13 @@ def writing(path: PathLike, needed: int | None = None) -> Iterator[None]:
         raise WriteError(_explain(Path(path), error, needed)) from error
 
 
+def clear(folder: PathLike) -> None:
+    """Remove what killed processes left of files in a folder where nobody writes now, as the next `whole_file` does."""
+    with writing(folder):
+        for partial in Path(folder).glob(f"{_PARTIAL}-*"):
+            _remove(partial)
+
+
 def expect_writable(folder: PathLike) -> None:
     """Make the folder if need be, and raise WriteError if it is read-only: before hours of work and not after."""
     with writing(folder):
@@ -189,7 +206,8 @@ def _of_writing(error: OSError | SafetensorError | RuntimeError, path: Path) -> 
     if not isinstance(error.filename, str | os.PathLike):
         return True
     path, other = path.absolute(), Path(error.filename).absolute()
-    return path.parent in other.parents or other in path.parents
+    beside = path.with_name(f"{_PARTIAL}-{path.name}")
+    return other in path.parents or not {path, beside}.isdisjoint((other, *other.parents))
 
 
 def _explain(path: Path, error: Exception, needed: int | None) -> str:

@@ -175,6 +175,23 @@ def test_into_a_folder_and_again(video: Path, folder: Path, tmp_path: Path, caps
     assert "holds rows of other settings: top_k 5, not 1" in capsys.readouterr().err
 
 
+def test_rows_of_a_model_trained_anew_do_not_mix_with_the_old_ones(video: Path, tmp_path: Path, capsys: Output) -> None:
+    options = ["classify", str(video), "--model", str(tmp_path / "model"), "--device", "cpu", "--out"]
+    model = tiny(clip={"stride": 4, "crops": 1})
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "out")]) == 0
+    save_pretrained(model, tmp_path / "model")  # again: nothing has changed
+    assert main([*options, str(tmp_path / "out")]) == 0
+    torch.nn.init.ones_(model.head.bias)
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "out")]) == 1
+    assert "holds rows of other settings: sha256 of the model '" in capsys.readouterr().err
+    assert main([*options, str(tmp_path / "another")]) == 0
+    model.clip = {"stride": 2, "crops": 1}
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "another")]) == 1
+
+
 @pytest.fixture
 def tree(video: Path, tmp_path: Path) -> Path:
     """Two videos in folders, a text, and an empty folder."""

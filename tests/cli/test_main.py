@@ -1,9 +1,11 @@
 """The command, run in this process, and once as a process of its own."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from timesformer_zoo import (
     TASKS,
     AttentionMode,
 )
+from timesformer_zoo.cli.common import data_in_words
 from timesformer_zoo_cli import VERBS, main, parse
 
 Output = pytest.CaptureFixture[str]
@@ -41,6 +44,7 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--model", "timesformer_tiny_joint"], 1, "There are no weights"),
         (["classify", "{video}", "--model", "local-dir:/missing"], 2, "there is no such folder"),
         (["classify", "{video}", "--model", "{folder}", "--device", "abacus"], 2, "--device abacus"),
+        (["classify", "{video}", "--model", "{folder}", "--device", "meta"], 2, "--device meta: can't be used ("),
         (["classify", "{video}", "--model", "{folder}", "--top-k", "0"], 2, "topk is 0"),
         (["classify", "{video}", "--model", "{folder}", "--window", "0"], 2, "window is 0"),
         (["classify", "{video}", "--windows", "--max-windows", "0"], 2, "max_windows is 0"),
@@ -56,6 +60,7 @@ Output = pytest.CaptureFixture[str]
         (["convert", "{folder}", "{folder}", "--to", "native"], 1, "--force"),
         (["convert", "/missing.pth", "/tmp/never", "--to", "native"], 1, "no such file"),
         (["push", "{folder}", "me/mine", "--metric", "accuracy"], 2, "expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--example", "/missing.mp4"], 1, "/missing.mp4: there is no such file"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(
@@ -81,6 +86,12 @@ def test_what_a_cluster_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: O
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["classify", "video.mp4", "--engine", "ray"]) == 1
     assert capsys.readouterr().err.endswith("needs ray: pip install 'timesformer-zoo[cluster]'\n")
+
+
+def test_a_card_calls_data_by_their_folder_and_by_nothing_secret() -> None:
+    login = "https://me:hunter2@host"
+    for videos, name in {"/data/clips/": "clips", "hf://data/clips": "clips", f"{login}/clips?a=b/c": "clips"}.items():
+        assert data_in_words(Namespace(videos=videos, data="list")) == f"{name} (list)"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -130,6 +141,14 @@ def test_each_verb_has_a_module_and_its_example_is_one_that_it_takes() -> None:
     for name, verb in VERBS.items():
         assert callable(import_module(f"timesformer_zoo.cli.{name}").run)
         assert parse([name, *shlex.split(verb.example)]).verb == name
+
+
+def test_as_many_workers_as_there_are_cores_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warns of more, at every epoch."""
+    for cores, workers in {1: 1, 2: 2, 64: 4}.items():
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        assert parse(["finetune", "videos", "--out", "run"]).workers == workers
+        assert parse(["evaluate", "model", "videos"]).workers == workers
 
 
 def test_the_version_is_the_packages(capsys: Output) -> None:

@@ -73,7 +73,8 @@ def test_a_killed_worker_changes_nothing_and_poison_is_reported_once(
     """One worker is killed from outside, one by each of three attempts at a file, one hangs, one runs out of memory."""
     videos = copies(video, tmp_path, 24)
     local = {row["path"]: row for row in map_videos(Traced(model, ""), videos)}
-    poison = [str(tmp_path / name) for name in ("killer.mp4", "hanging.mp4", "too_large.mp4", "unreadable.mp4")]
+    login = "https://me:hunter2@host"
+    poison = [f"{login}/killer.mp4", str(tmp_path / "hanging.mp4"), f"{login}/too_large.mp4", f"{login}/unreadable.mp4"]
     mixed = videos[:12] + [path for pair in zip(poison, videos[12:16], strict=True) for path in pair] + videos[16:]
     log, out = tmp_path / "log", tmp_path / "out"
     work = Traced(model, str(log), seconds=0.1)
@@ -84,6 +85,10 @@ def test_a_killed_worker_changes_nothing_and_poison_is_reported_once(
             assert Path(innocent).name.startswith("video")
             os.kill(killed, signal.SIGKILL)
     rows = rows_in(out)
+    assert "hunter2" not in "".join(part.read_text() for part in out.glob("*.json*"))
+    times = Counter(path for _, path in begun(log))
+    assert [times[path] for path in poison] == [3, 1, 3, 1]
+    poison = [path.replace("me:hunter2", "***") for path in poison]
     assert {path: rows.pop(path)["error"] for path in poison} == {
         poison[0]: f"{poison[0]}: 3 workers died of it; it was given up, try it by itself",
         poison[1]: f"{poison[1]}: it took longer than 5 s; it was given up, try it by itself",
@@ -91,8 +96,6 @@ def test_a_killed_worker_changes_nothing_and_poison_is_reported_once(
         poison[3]: f"{poison[3]}: no video",
     }
     assert rows == local  # to the last bit
-    times = Counter(path for _, path in begun(log))
-    assert [times[path] for path in poison] == [3, 1, 3, 1]
     assert len({process for process, _ in begun(log)}) >= 2 + 1 + 3 + 1  # two, and one for each that died
 
 
@@ -156,6 +159,11 @@ def test_a_lost_machine_changes_nothing(cluster: Any, tmp_path: Path) -> None:
             cluster.remove_node(node, allow_graceful=False)
             lost = True
     assert rows_in(tmp_path) == {name: {"path": name, "length": len(name)} for name in names}
+
+
+def test_where_no_cluster_is_one_line_says_so() -> None:
+    with pytest.raises(ClusterError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; is it running\?"):
+        list(map_videos(Length(), ["a.mp4"], engine=RayEngine("127.0.0.1:1")))
 
 
 def test_a_worker_that_fits_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

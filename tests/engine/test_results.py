@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from works import Length
 
-from timesformer_zoo import OutputError, VideoReadError, map_videos
+from timesformer_zoo import OutputError, VideoReadError, WriteError, map_videos
 from timesformer_zoo.engine import results
 
 NAMES = [f"video{number}.mp4" for number in range(8)]
@@ -99,13 +99,15 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # two rows and a half
     try:
-        with pytest.raises(OSError, match="File too large"):
-            list(map_videos(Length(), NAMES, out=tmp_path))
+        with pytest.raises(
+            WriteError, match=r"out could not be written: File too large \(.* are free there\); free some"
+        ):
+            list(map_videos(Length(), NAMES, out=tmp_path / "out"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(tmp_path.glob("part-*.jsonl"))
-    list(map_videos(Length(), NAMES, out=tmp_path))
-    assert rows_in(tmp_path) == list(map_videos(Length(), NAMES))
+    assert not list(Path(tmp_path, "out").glob("part-*.jsonl"))
+    list(map_videos(Length(), NAMES, out=tmp_path / "out"))
+    assert rows_in(tmp_path / "out") == list(map_videos(Length(), NAMES))
 
 
 def test_rows_with_an_error_are_made_again_on_demand(tmp_path: Path) -> None:
@@ -126,6 +128,45 @@ def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
     assert [row["path"] for row in rows_in(tmp_path)] == names
     assert "café".encode() in (tmp_path / "part-00000.jsonl").read_bytes()
     assert not list(map_videos(Length(), names, out=tmp_path))
+
+
+def test_nothing_secret_is_kept_and_a_rerun_knows_addresses_again(tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    addresses = [
+        "https://me:hunter2@host/a.mp4",
+        "https://host/two words.mp4?token=hunter2&id=1",
+        "https://host/two words.mp4?token=hunter2&id=2",
+        "https://host/unreadable.mp4?token=hunter2",
+        "https://host/plain.mp4",
+    ]
+    rows = list(map_videos(Length(), addresses, out=out))
+    assert [row["path"] for row in rows] == [
+        "https://***@host/a.mp4",
+        *2 * ["https://host/two words.mp4?…"],
+        "https://host/unreadable.mp4?…",
+        "https://host/plain.mp4",
+    ]
+    assert ["digest" in row for row in rows] == [True, True, True, True, False]
+    assert rows_in(out) == rows
+    assert not any(b"hunter2" in file.read_bytes() for file in out.rglob("*") if file.is_file())
+    assert rows[0]["length"] == len(addresses[0])  # the work has the address as it was given
+    addresses[0] = addresses[0].replace("hunter2", "changed")  # who reads, not what
+    assert not list(map_videos(Length(str(log)), addresses, out=out))
+    assert not log.exists()
+
+
+def test_a_folder_that_can_not_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"file could not be written: File exists; choose a folder"):
+        list(map_videos(Length(), NAMES, out=tmp_path / "file"))
+    list(map_videos(Length(), NAMES[:1], out=tmp_path / "out"))
+    (tmp_path / "out" / "settings.json").write_text('{"unit"')
+    with pytest.raises(OutputError, match=r"settings.json is damaged \(Expecting.*choose another folder"):
+        list(map_videos(Length(), NAMES, out=tmp_path / "out"))
+    list(map_videos(Length(), NAMES[:1], out=tmp_path / "more"))
+    (tmp_path / "more" / "part-00000 (copy).jsonl").write_text("")
+    with pytest.raises(OutputError, match=r"\(copy\).jsonl is not of this program, .*; move it away"):
+        list(map_videos(Length(), NAMES, out=tmp_path / "more"))
 
 
 def test_a_folder_is_of_one_work_and_one_run_at_a_time(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_from_a_folder_of_videos_to_a_published_model_by_three_commands(
     assert "films (folder): 9 videos in 3 classes." in card.text
     assert "| batch_size | 4 |" in card.text
     assert "<summary>2 epochs</summary>" in card.text
-    assert "| epoch | loss | lr | top1 | top5 |" in card.text
+    assert "| epoch | loss | lr | top1 | mean_class_accuracy |" in card.text
     assert str(tmp_path) not in card.content  # no path of the machine
     assert "local-dir" not in card.content
     # Published, it is whole: labels, and the facts for who goes on from there.
@@ -235,7 +235,8 @@ def test_facts_are_kept_beside_the_model_and_can_be_added_to(hub: HubServer, tmp
     assert card_facts(tmp_path).to_dict() == {**facts.to_dict(), "example": "example.mp4"}
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.datasets == ["me/videos"]
-    assert "| lr | 0.0001 |\n| milestones | 11, 14 |\n| ema |  |" in card.text
+    assert "| lr | 0.0001 |\n| milestones | 11, 14 |\n| ema | none |" in card.text
+    assert "\n| epoch | loss |\n" in card.text  # top1 was never measured
     epochs = [int(n) for n in re.findall(r"^\| (\d+) \|", card.text, flags=re.MULTILINE)]
     assert (epochs[0], epochs[-1], len(epochs)) == (1, 40, 12)
     assert "Measured on ours, split val, 1 × 3 views." in card.text

@@ -244,6 +244,14 @@ def test_nothing_secret_is_said(user: str, says: str, hub: HubServer) -> None:
         assert SECRET not in everything_said(caught)
 
 
+def test_nothing_secret_is_shown_of_an_address_with_spaces() -> None:
+    address = f"https://me:{SECRET}@127.0.0.1:1/two words.mp4?token={SECRET}"  # nobody answers there
+    shown = r"^https://\*\*\*@127.0.0.1:1/two words.mp4\?…: it can't be read"
+    with pytest.raises(VideoReadError, match=shown) as caught:
+        open_video(address, isolated=True)
+    assert SECRET not in everything_said(caught)
+
+
 def test_nothing_secret_is_shown_of_what_can_be_read(hub: HubServer) -> None:
     video = open_video(f"{http(hub)}?token={SECRET}", isolated=True)
     assert video.path == http(hub) + "?…"

@@ -17,12 +17,12 @@ from rich.progress import Progress
 from timesformer_zoo.cli.common import engine_of, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.hub.load import load_model
+from timesformer_zoo.hub.load import load_model, model_digest
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
-from timesformer_zoo.video.remote import shown
+from timesformer_zoo.video.remote import masked
 
 __all__ = ["run"]
 
@@ -55,7 +55,6 @@ def run(args: Namespace) -> int:
         rows = map_videos(work, paths, engine=engine, out=args.out, retry_errors=args.retry_errors)
         for answer in _in_place(videos, rows) if args.out is None else _and_problems(videos, rows):
             done += 1
-            answer = {**answer, "path": shown(answer["path"])}
             if "error" in answer:
                 print(f"timesformer-zoo classify: {answer['error']}", file=sys.stderr)
                 errors += 1
@@ -79,11 +78,11 @@ Found = Sequence[tuple[str, VideoReadError | None]]
 def _in_place(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
     """Rows come in the order of the videos; where a name led to none, its error."""
     for path, problem in videos:
-        yield next(rows) if problem is None else {"path": shown(path), "error": str(problem)}
+        yield next(rows) if problem is None else {"path": masked(path), "error": str(problem)}
 
 
 def _and_problems(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
-    yield from ({"path": shown(path), "error": str(problem)} for path, problem in videos if problem is not None)
+    yield from ({"path": masked(path), "error": str(problem)} for path, problem in videos if problem is not None)
     yield from rows
 
 
@@ -104,13 +103,19 @@ class Classify:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that answers depend on."""
+        """All that answers depend on. The model's name alone would not tell one that was trained anew."""
         names = [field.name for field in fields(self) if field.name not in ("device", "watch")]
-        return {"verb": "classify", **{name: getattr(self, name) for name in names}}
+        values = {name: getattr(self, name) for name in names}
+        return {"verb": "classify", **values, "sha256 of the model": model_digest(self.model)}
 
     def load(self) -> Callable[[str], Answer]:
         """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
         device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
         model = load_model(self.model, device=device)
         return partial(self._over_time if self._in_windows(model) else self._once, model)
 
@@ -159,7 +164,7 @@ class Classify:
 
 def _watched(bar: Progress, path: str, windows: Iterable[Prediction]) -> Iterator[Prediction]:
     """A bar of the video's own beside the one of all."""
-    task = bar.add_task(os.path.basename(shown(path).rstrip(os.sep))[-40:], total=None)
+    task = bar.add_task(os.path.basename(masked(path).rstrip(os.sep))[-40:], total=None)
     try:
         for window in windows:
             bar.update(task, total=window.duration, completed=window.end)

@@ -15,7 +15,7 @@ from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewher
 from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
-from timesformer_zoo.video.remote import as_path, is_folder, matching, shown
+from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
 from timesformer_zoo.video.shards import is_member
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
 def data_in_words(args: Namespace) -> str:
     """What a card calls the data that a verb reads: the folder's own name, not where it lies, and its kind."""
-    return f"{Path(args.videos).resolve().name} ({args.data})"
+    where = masked(str(args.videos)).partition("?")[0]  # of an address
+    return f"{Path(where).resolve().name} ({args.data})"
 
 
 def result_of(evaluation: Evaluation, args: Namespace) -> Result:
@@ -77,13 +78,13 @@ def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
             matches = matching(name)
             yield from ((path, None) for path in matches)
             if not matches:
-                yield name, VideoReadError(f"{shown(name)}: no file fits this pattern")
+                yield name, VideoReadError(f"{masked(name)}: no file fits this pattern")
             return
         folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
         found = VideoIndex(as_path(name)).paths if folder else [name]
         yield from ((path, None) for path in found)
         if not found:
-            yield name, VideoReadError(f"{shown(name)}: no videos in this folder")
+            yield name, VideoReadError(f"{masked(name)}: no videos in this folder")
     except VideoReadError as error:
         yield name, error
 

@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
             raise ValueError(f"--metric {metric}: expected NAME=VALUE with a number, as accuracy=0.93") from None
     model, facts, folder = load_model(args.model), card_facts(args.model), local_folder(args.model)
     example = args.example
-    if example is None and folder is not None and facts.example is not None:
+    if example is None and folder is not None and facts.example and (folder / facts.example).is_file():
         example = folder / facts.example
     commit = push_to_hf_hub(
         model,

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import sys
 import threading
 import warnings
@@ -23,8 +24,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from timesformer_zoo.engine.work import Row, Work
+from timesformer_zoo.engine.work import Row, Work, of_error, row_of
 from timesformer_zoo.errors import ClusterError, VideoReadError
+from timesformer_zoo.video.remote import masked, shown
 
 __all__ = ["RayEngine"]
 
@@ -106,9 +108,11 @@ class RayEngine:
                     if due.pop(number, None) is not None:
                         yield number, json.loads(answer)
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray gave up: {' '.join(str(error).split())}") from error
+            raise ClusterError(f"Ray gave up: {shown(' '.join(str(error).split()))}") from error
         if due:
-            raise ClusterError(f"{len(due)} videos got no answer, {next(iter(due.values()))} first; run it again")
+            raise ClusterError(
+                f"{len(due)} videos got no answer, {masked(next(iter(due.values())))} first; run it again"
+            )
 
     def _room(self, machines: list[dict[str, float]], gpus: float) -> int:
         """Workers that the cluster can have now."""
@@ -141,7 +145,7 @@ class _Worker:
             try:
                 if self._answer is None:
                     self._load(number)
-                answers.append((number, json.dumps({"path": path, **self._video(number, path)})))
+                answers.append((number, json.dumps(row_of(path, self._video(number, path)))))
             except Exception as error:
                 return [*answers, (number, _portable(error))]
         self._ledger.end.remote(self._ended)
@@ -167,18 +171,18 @@ class _Worker:
     def _video(self, number: int, path: str) -> Row:
         reason = self._begin(number)
         if reason is not None:
-            return {"error": f"{path}: {reason}; it was given up, try it by itself"}
+            return of_error(path, f"{path}: {reason}; it was given up, try it by itself")
         for _ in range(self._attempts):
             try:
                 with self._limit(number):
                     return dict(self._answer(path))
             except VideoReadError as error:
-                return {"error": str(error)}
+                return of_error(path, error)
             except (ValueError, TypeError):
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error} ({self._attempts} times)"
-        return {"error": f"{path}: {reason}"}
+        return of_error(path, f"{path}: {reason}")
 
     def _begin(self, what: Any) -> str | None:
         import ray
@@ -272,6 +276,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray's None is any cluster that runs here
     worker._worker_logs_enabled = False
     try:
+        _expect_answer(address)
         with _silence() if quiet else nullcontext():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
@@ -284,6 +289,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     finally:
         ray.shutdown()
         worker._worker_logs_enabled = True
+
+
+def _expect_answer(address: str) -> None:
+    """Raises OSError within seconds if nobody listens at HOST:PORT; Ray itself waits for many minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from timesformer_zoo.engine.cluster import RayEngine
 from timesformer_zoo.engine.results import ResultFolder
-from timesformer_zoo.engine.work import Row, Work
+from timesformer_zoo.engine.work import Row, Work, of_error, row_of
 from timesformer_zoo.errors import VideoReadError
 
 __all__ = ["ENGINES", "Engine", "LocalEngine", "map_videos"]
@@ -31,9 +31,9 @@ class LocalEngine:
         answer = work.load()
         for number, path in videos:
             try:
-                yield number, {"path": path, **answer(path)}
+                yield number, row_of(path, answer(path))
             except VideoReadError as error:
-                yield number, {"path": path, "error": str(error)}
+                yield number, row_of(path, of_error(path, error))
 
 
 ENGINES: Mapping[str, type[LocalEngine] | type[RayEngine]] = {"local": LocalEngine, "ray": RayEngine}
@@ -52,9 +52,10 @@ def map_videos(
 
         rows = map_videos(Sharpness(), glob("footage/**/*.mp4"), engine=RayEngine(address="auto"), out="sharpness")
 
-    Each row begins with its video's "path". A video that can't be read has an "error" in place of an answer, and so has
-    one that a cluster gave up: see `RayEngine`. Engines give the same rows, to the bit where machines are of one kind
-    and use as many threads: a video is worked on by itself, whatever else is.
+    Each row begins with its video's "path", of an address without user, password and query, where secrets stand; it
+    then has a "digest" of the address, too, which tells it from others. A video that can't be read has an "error" in
+    place of an answer, and so has one that a cluster gave up: see `RayEngine`. Engines give the same rows, to the bit
+    where machines are of one kind and use as many threads: a video is worked on by itself, whatever else is.
 
     Args:
         work: what is done.
@@ -66,12 +67,13 @@ def map_videos(
             at a time writes there, and all have the same `work.settings`. None: rows come in the order of `videos`.
         retry_errors: remove from `out` the rows with an error, so that their videos are tried again.
 
-    Returns:
-        An iterator, which does the work while it is read: the rows that this call made; with `out`, each when it is
-        safe there from this process's end. Close it, or read it to its end.
+    Yields:
+        The rows that this call made, while it is read; with `out`, each when it is safe there from this process's end.
+        Close it, or read it to its end.
 
     Raises:
-        OutputError: `out` is another's: of other settings, or being written.
+        OutputError: `out` is another's: of other settings, or being written; or a file in it is damaged.
+        WriteError: `out` can't be written to, or its disk is full. What is there is whole, and the same call goes on.
         ClusterError: the cluster is not there, or its workers can't load the work.
         ValueError: no engine of this name; or the work's own, of a call that makes no sense.
     """

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from timesformer_zoo.engine.work import Row
+from timesformer_zoo.engine.work import Row, key_of, named
 from timesformer_zoo.errors import OutputError
+from timesformer_zoo.writing import clear, flush, whole_file, write_json, writing
 
 __all__ = ["ResultFolder"]
 
@@ -34,25 +35,29 @@ class ResultFolder:
 
     Raises:
         OutputError: another run has it, it is of other settings, or a part of it is damaged.
+        WriteError: it can't be written to.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], settings: Mapping[str, Any], *, retry_errors: bool = False
     ) -> None:
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._folder)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self._folder)
         try:
+            clear(self._folder)
             self._expect(json.loads(json.dumps(settings)))
             for partial in self._folder.glob(f"part-*.jsonl{_PARTIAL}"):
-                _cut(partial)
-                _publish(partial)
+                with writing(partial):
+                    _cut(partial)
+                    _publish(partial)
             parts = sorted(self._folder.glob("part-*.jsonl"))
             if retry_errors:
                 for part in parts:
                     _remove_errors(part)
-            self._known = {row["path"] for part in parts for row in _rows(part)}
-            self._number = max((int(part.stem.removeprefix("part-")) + 1 for part in parts), default=0)
+            self._known = {key_of(row) for part in parts for row in _rows(part)}
+            self._number = max(map(_number, parts), default=-1) + 1
             self._file: IO[bytes] | None = None
             self._count = 0
         except BaseException:
@@ -72,25 +77,32 @@ class ResultFolder:
 
     def claim(self, path: str) -> bool:
         """Whether a video is to be done: it is neither in the folder, nor was it claimed before."""
-        if path in self._known:
+        key = key_of(named(path))
+        if key in self._known:
             return False
-        self._known.add(path)
+        self._known.add(key)
         return True
 
     def add(self, row: Row) -> None:
-        """A claimed video's. When this returns the system has it, whatever becomes of this process."""
-        if self._file is None:
-            self._file = open(self._folder / f"part-{self._number:05}.jsonl{_PARTIAL}", "xb")  # noqa: SIM115
-        self._file.write(_line(row))
-        self._file.flush()
+        """A claimed video's. When this returns the system has it, whatever becomes of this process.
+
+        Raises:
+            WriteError: the disk is full; what was added before is there.
+        """
+        with writing(self._folder):
+            if self._file is None:
+                self._file = open(self._folder / f"part-{self._number:05}.jsonl{_PARTIAL}", "xb")  # noqa: SIM115
+            self._file.write(_line(row))
+            self._file.flush()
         self._count += 1
         if self._count == _ROWS:
             self._end_part()
 
     def _end_part(self) -> None:
         if self._file is not None:
-            self._file.close()
-            _publish(Path(self._file.name))
+            with writing(self._folder):
+                self._file.close()
+                _publish(Path(self._file.name))
             self._file, self._number, self._count = None, self._number + 1, 0
 
     def _expect(self, settings: dict[str, Any]) -> None:
@@ -101,11 +113,14 @@ class ResultFolder:
                 raise OutputError(
                     f"{self._folder} has rows and no settings.json, which says of what; choose another folder"
                 )
-            partial = path.with_name(path.name + _PARTIAL)
-            partial.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
-            _publish(partial)
+            write_json(path, settings)
             return
-        before = json.loads(path.read_text("utf-8"))
+        try:
+            before = dict(json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{path} is damaged ({error}), so of what the rows are is unknown; choose another folder"
+            ) from None
         differ = [
             f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
             for name in sorted({*before, *settings})
@@ -144,6 +159,15 @@ def _line(row: Row) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
+def _number(part: Path) -> int:
+    try:
+        return int(part.stem.removeprefix("part-"))
+    except ValueError:
+        raise OutputError(
+            f"{part} is not of this program, which writes part-00000.jsonl and so on; move it away"
+        ) from None
+
+
 def _rows(part: Path) -> Iterator[Row]:
     with part.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -180,19 +204,12 @@ def _remove_errors(part: Path) -> None:
     rows = list(_rows(part))
     kept = [row for row in rows if "error" not in row]
     if len(kept) < len(rows):
-        partial = part.with_name(part.name + ".new")
-        partial.write_bytes(b"".join(map(_line, kept)))
-        _publish(partial)
+        with whole_file(part) as new:
+            new.write_bytes(b"".join(map(_line, kept)))
 
 
 def _publish(partial: Path) -> None:
     """Its last suffix goes when its content is on the disk."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    flush(partial)
     os.replace(partial, partial.with_suffix(""))
-    if os.name != "nt":
-        folder = os.open(partial.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    flush(partial.parent)

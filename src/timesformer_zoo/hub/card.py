@@ -238,12 +238,13 @@ def _model(model: TimeSformer, labels: Sequence[str] | None, start: Start) -> st
 def _training(facts: CardFacts) -> str | None:
     parts = [facts.training_data] if facts.training_data else []
     if facts.recipe:
-        rows = [(name, _cell(value)) for name, value in facts.recipe.items()]
+        rows = [(name, "none" if value is None else _cell(value)) for name, value in facts.recipe.items()]
         parts.append(_folded("Recipe", _table(("setting", "value"), rows)))
     if facts.history:
         last = len(facts.history) - 1
         shown = sorted({round(i * last / max(_EPOCHS - 1, 1)) for i in range(_EPOCHS)})
-        columns = list(dict.fromkeys(name for entry in facts.history for name in entry))
+        known = (name for entry in facts.history for name, value in entry.items() if value is not None)
+        columns = list(dict.fromkeys(known))
         entries = [[_cell(facts.history[i].get(name)) for name in columns] for i in shown]
         parts.append(_folded(f"{last + 1} epochs", _table(columns, entries)))
     return "\n\n".join(parts) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
 import os
@@ -19,12 +20,21 @@ from timesformer_zoo.hub.facts import FACTS, CardFacts, parse_facts
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.weights.download import hub_file
+from timesformer_zoo.weights.download import hub_file, weights_file
+from timesformer_zoo.weights.files import weight_file_in
 from timesformer_zoo.weights.table import CHECKPOINTS
 from timesformer_zoo.weights.transformers import from_transformers_config
 from timesformer_zoo.writing import current
 
-__all__ = ["card_facts", "check_name", "in_timms_layout", "load_from_transformers", "load_model", "local_folder"]
+__all__ = [
+    "card_facts",
+    "check_name",
+    "in_timms_layout",
+    "load_from_transformers",
+    "load_model",
+    "local_folder",
+    "model_digest",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +92,37 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     """The folder that `load_model(name)` reads; None if it is a registered name or a repository of the Hub."""
     source, place = _source_and_place(os.fspath(name))
     return Path(place) if source == "local-dir" else None
+
+
+def model_digest(name: str | os.PathLike[str]) -> str | None:
+    """What tells the model of a folder or repository from one that is there under the same name later, trained anew.
+
+    Args:
+        name: as for `load_model`.
+
+    Returns:
+        The sha256 of its config and weights; None of a registered name, which leads to the same weights for ever.
+
+    Raises:
+        ValueError, DownloadError, CheckpointError: as `load_model`.
+    """
+    name = os.fspath(name)
+    source, place = _source_and_place(name)
+    if not source:
+        check_name(name)
+        return None
+    if source == "local-dir":
+        if not Path(place).is_dir():
+            raise ValueError(f"{place}: there is no such folder")
+        weights = weight_file_in(current(place, "config.json").parent)
+    else:
+        weights = weights_file(place)
+    config = _find(place, "config.json")
+    digest = hashlib.sha256(config.read_bytes() if config else b"")
+    with weights.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _source_and_place(name: str) -> tuple[str, str]:

@@ -89,10 +89,13 @@ def save_pretrained(
         TypeError: not a TimeSformer, but something around it.
         ValueError: the model is fused or otherwise not as its arguments would make it; labels do not fit its classes;
             transformers has no such model.
+        FileNotFoundError: there is no `example`.
         WriteError: the disk is full, or the folder read-only.
     """
     model = expect_timesformer(model)
     _check_plain(model)
+    if example is not None and not Path(example).is_file():
+        raise FileNotFoundError(f"{example}: there is no such file; an example is a video, to go with the model")
     names = known_labels(model) if labels is None else label_names(labels, model.num_classes)
     facts = _facts(facts, metrics, training_data, eval_data, license)
     config, weights = _timm_config(model, names, facts), model.state_dict()
@@ -197,7 +200,7 @@ def push_to_hf_hub(
         The commit; its `commit_url` is where to look at it.
 
     Raises:
-        TypeError, ValueError: as `save_pretrained`, before anything is sent.
+        TypeError, ValueError, FileNotFoundError: as `save_pretrained`, before anything is sent.
         UploadError: nobody is logged in, or the Hub refused, or did not answer.
     """
     from huggingface_hub import HfApi

@@ -25,15 +25,19 @@ __all__ = [
     "files_below",
     "is_address",
     "is_folder",
+    "masked",
     "matching",
     "names_in",
     "shown",
+    "without_login",
 ]
 
 BLOCK = 1 << 17  # bytes; a larger file is read in blocks of this size …
 WHOLE = 1 << 22  # … unless it is no larger than this: then one request brings all of it
 _KEPT = 128  # blocks of an open file that stay in memory, 32 MB
 _PAUSES = (0.5, 2.0)  # seconds before a request that failed is made again
+
+_LOGIN = re.compile(r"(?<=://)[^/]*@")  # user and password of an address
 
 T = TypeVar("T")
 
@@ -48,9 +52,23 @@ def shown(text: str) -> str:
     return re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\"]+", _shown, text)
 
 
+def masked(name: str) -> str:
+    """As `shown`, of what is one video's name as a whole: an address may have spaces in it."""
+    return _masked(name) if is_address(name) else name
+
+
 def _shown(address: re.Match[str]) -> str:
-    parts = [re.sub(r"(?<=://)[^/]*@", "***@", part) for part in address[0].split("::")]
+    return _masked(address[0])
+
+
+def _masked(address: str) -> str:
+    parts = [_LOGIN.sub("***@", part) for part in address.split("::")]
     return "::".join(re.sub(r"\?.*", "?…", part) for part in parts)
+
+
+def without_login(address: str) -> str:
+    """Without user and password: they say who reads, not what."""
+    return _LOGIN.sub("", address)
 
 
 class Address:
@@ -62,7 +80,7 @@ class Address:
     is_distant = True
 
     def __init__(self, address: str) -> None:
-        self.name = shown(address)
+        self.name = masked(address)
         self._address = address
         self._file: BinaryIO | None = None
         self._info: dict[str, Any] | None = None
@@ -185,27 +203,28 @@ def asking(address: str) -> Iterator[None]:
     try:
         yield
     except TimesformerZooError as ours:
-        if (text := shown(str(ours))) != str(ours):
+        if (text := shown(str(ours).replace(address, masked(address)))) != str(ours):
             raise type(ours)(text) from None
         raise
     except Exception as raised:
         error = _unwrapped(raised)
-        raise _error(address, error) from (error if shown(address) == address else None)
+        raise _error(address, error) from (error if masked(address) == address else None)
 
 
 def _error(address: str, error: Exception) -> VideoReadError | ModuleNotFoundError:
-    scheme, name = address.partition("://")[0], shown(address)
+    scheme, name = address.partition("://")[0], masked(address)
+    reason = _reason(error, address)
     if isinstance(error, ImportError):
-        what = f"{name}: {scheme}:// needs another package ({_reason(error)})"
+        what = f"{name}: {scheme}:// needs another package ({reason})"
         return ModuleNotFoundError(f"{what}; pip install 'timesformer-zoo[remote]', or what is named", name="aiohttp")
     if isinstance(error, FileNotFoundError):
         what, advice = "there is no such file", "check the address, and whether it needs a login"
     elif isinstance(error, PermissionError) or _status(error) in (401, 403):
-        what, advice = f"no permission to read it ({_reason(error)})", "log in, or check the token's rights"
+        what, advice = f"no permission to read it ({reason})", "log in, or check the token's rights"
     elif isinstance(error, ValueError) and "rotocol not known" in str(error):
         what, advice = f"fsspec knows no {scheme}://", "check the address"
     else:
-        what, advice = f"it can't be read ({_reason(error)})", "check the connection, and try again later"
+        what, advice = f"it can't be read ({reason})", "check the connection, and try again later"
     return VideoReadError(f"{name}: {what}; {advice}")
 
 
@@ -253,6 +272,6 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, (FileNotFoundError, PermissionError, ImportError, TypeError, ValueError))
 
 
-def _reason(error: Exception) -> str:
-    text = shown(str(error)).strip().partition("\n")[0]
+def _reason(error: Exception, address: str) -> str:
+    text = shown(str(error).replace(address, masked(address))).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

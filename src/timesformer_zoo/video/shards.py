@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.origin import File, name_of, open_file
-from timesformer_zoo.video.remote import Address, is_address, shown
+from timesformer_zoo.video.remote import Address, is_address, masked
 
 __all__ = ["Extent", "Shard", "cache_folder", "find_member", "is_member", "read_shard"]
 
@@ -48,7 +48,7 @@ class Member:
 
     def __init__(self, path: str, extent: Extent) -> None:
         shard = path.rpartition(_SEPARATOR)[0]
-        self.name = shown(path)
+        self.name = masked(path)
         self.is_distant = is_address(shard)
         self.size = extent.size
         self._shard = shard if self.is_distant else os.path.abspath(shard)
@@ -91,7 +91,7 @@ def find_member(path: str) -> Member:
     shard, _, name = path.rpartition(_SEPARATOR)
     extent = read_shard(shard, again=not is_address(shard)).members.get(name)
     if extent is None:
-        raise VideoReadError(f"{shown(shard)}: there is no {name} in it; check the name")
+        raise VideoReadError(f"{masked(shard)}: there is no {name} in it; check the name")
     return Member(path, extent)
 
 

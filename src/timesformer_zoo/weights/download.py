@@ -24,7 +24,7 @@ from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
 from timesformer_zoo.writing import writing
 
-__all__ = ["hub_file", "patience", "published_weights"]
+__all__ = ["hub_file", "patience", "published_weights", "weights_file"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
 _SHA256 = re.compile(r"_(?:\d{8}|rgb)-([0-9a-f]{8})\.pth$")  # OpenMMLab's names end in the start of a hash
@@ -60,7 +60,7 @@ def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = 
             "timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=dict(file=PATH))"
         )
     if config.get("hf_hub_id"):
-        path = _weights_of(source, config.get("hf_hub_filename"), cache_dir, name)
+        path = weights_file(source, config.get("hf_hub_filename"), cache_dir, name)
     else:
         path = _plain_file(source, cache_dir, name)
     try:
@@ -150,7 +150,14 @@ def _ask(url: str) -> str:
     return found.commit_hash or ""
 
 
-def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | None, model: str) -> Path:
+def weights_file(
+    repository: str, filename: str | None = None, cache_dir: str | Path | None = None, model: str | None = None
+) -> Path:
+    """The file of weights of a repository of the Hub: `filename`, or whichever it has. All else as `hub_file`.
+
+    Raises:
+        DownloadError: as `hub_file`; or there is no such file.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     repo_id, _, revision = repository.partition("@")
@@ -168,8 +175,8 @@ def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | N
                 return Path(cached)
         raise
     raise DownloadError(
-        f"{model} could not be downloaded: {repository} has no {' or '.join(names)}. Check the name: a model has "
-        "config.json and one of them."
+        f"{model or repository} could not be downloaded: {repository} has no {' or '.join(names)}. "
+        "Check the name: a model has config.json and one of them."
     )
 
 

@@ -17,7 +17,7 @@ from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.weights import pickles
 from timesformer_zoo.weights.unwrap import unwrap
 
-__all__ = ["NAMES", "read_checkpoint"]
+__all__ = ["NAMES", "read_checkpoint", "weight_file_in"]
 
 NAMES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """What a folder or a repository calls its file of weights, the first that is there: the safe one first, as in timm."""
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: the file is missing, empty, damaged, not a weight file, or a pickle that would run code.
     """
-    path = _weight_file(Path(path))
+    path = weight_file_in(Path(path))
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -78,7 +78,8 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _weight_file(path: Path) -> Path:
+def weight_file_in(path: Path) -> Path:
+    """The file of weights that a folder has, or the file itself. Raises CheckpointError: there is none."""
     if path.is_file():
         return path
     if not path.is_dir():
