@@ -93,7 +93,8 @@ def test_with_a_config_of_ones_own_the_sizes_are_those_of_the_name(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_argument_goes_before_what_the_name_says(name):
-    arguments = dict(img_size=[32, 48], num_frames=3, embed_dim=36, depth=1, num_heads=3, num_classes=6, in_chans=1)
+    sizes = dict(img_size=[32, 48], patch_size=[16, 16], num_frames=3, in_chans=1)
+    arguments = dict(**sizes, embed_dim=36, depth=1, num_heads=3, num_classes=6)
     assert create(name, **arguments).model_args.items() >= arguments.items()
     with pytest.raises(TypeError, match="dropout"):
         create(name, dropout=0.1)
