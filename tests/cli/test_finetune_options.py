@@ -84,6 +84,13 @@ def test_wrong_options(finetune: Finetune, options: list[str], message: str, cap
     assert message in capsys.readouterr().err
 
 
+def test_a_loss_that_is_no_number_is_said_in_one_line(finetune: Finetune, capsys: Output) -> None:
+    assert finetune("--lr", "1e30", "--warmup", "0", "--epochs", "1", "--clip-grad", "none", "--batch-size", "1") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("timesformer-zoo finetune: The loss at step ")
+    assert last.endswith(": try a lower learning rate.")
+
+
 def test_class_weights_from_a_file(finetune: Finetune, tmp_path: Path, capsys: Output) -> None:
     file = tmp_path / "weights.json"
     for text, message in {
@@ -144,6 +151,9 @@ def test_a_learning_rate_is_suggested(
 
 def test_a_probe_is_a_model_like_any_other(finetune: Finetune, tmp_path: Path, films: Path, capsys: Output) -> None:
     assert finetune("--probe", "--repeats", "1", "--json") == 0
+    card = (tmp_path / "out" / "model" / "README.md").read_text("utf-8")
+    assert "linear probe" in card
+    assert "epochs" not in card  # of a recipe that was not followed
     out = tmp_path / "out"
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     results = json.loads((out / "results.json").read_text())

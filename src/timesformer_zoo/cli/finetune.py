@@ -132,9 +132,12 @@ def _leave(
 ) -> None:
     """Evaluate the model, and write it and what there is to say of it."""
     accelerator = options["accelerator"]
+    values = {"name": args.recipe, **recipe.to_dict()}
+    if args.probe:
+        values = {"name": "linear probe", **{name: values[name] for name in PROBE_FIELDS}}
     facts = CardFacts(
         training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} {train.things}.",
-        recipe={"name": args.recipe, **recipe.to_dict()},
+        recipe=values,
         history=done.history,
     )
     metrics: dict[str, float] = {}
@@ -187,7 +190,7 @@ def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
         except json.JSONDecodeError:
             fields[name] = text  # "uniform" need not be quoted
     # The labels of the weights, and the kind of target that they were for, are not those of another head.
-    other = known_labels(model) != list(videos.classes)
+    other = args.scratch or known_labels(model) != list(videos.classes)
     model.clip = {k: v for k, v in (model.clip or {}).items() if k != "labels" and not (k == "task" and other)} | fields
     model.set_grad_checkpointing(args.grad_checkpointing)
     set_labels(model, videos.classes)
