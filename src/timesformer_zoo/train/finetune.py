@@ -140,7 +140,8 @@ def _train(
                 scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
                 run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
                 run.save()
-                shown = [k for k in ("epoch", "loss", "lr", *run.objective.words) if entry.get(k) is not None]
+                names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
+                shown = [k for k in names if entry.get(k) is not None]
                 say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
