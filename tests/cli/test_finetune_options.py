@@ -75,6 +75,7 @@ def test_options_of_the_layers_that_are_frozen() -> None:
         (["--patience", "2"], "Recipe.best is 'last', expected a metric"),
         (["--best", "top7"], "Recipe.best is 'top7'; expected last, loss or top1"),
         (["--probe", "--lr", "1"], "--lr has no effect on --probe, which looks at --class-weights"),
+        (["--probe", "--track", "tensorboard"], "--track has no effect on --probe"),
         (["--probe", "--dry-run"], "not allowed with argument"),
         (["--track", "diary"], "knows no tracker 'diary'; it knows"),
     ],

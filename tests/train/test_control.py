@@ -170,6 +170,12 @@ def test_balanced_sampling_draws_each_class_equally_often() -> None:
     assert draws(targets, world=2, start=5) == steps[5:]
 
 
+def test_balanced_sampling_needs_all_videos_at_hand(videos: VideoList, tmp_path: Path) -> None:
+    shards = replace(videos, window=4)
+    with pytest.raises(ValueError, match=r"Recipe.balanced_sampling .* in windows of 4: leave it out, or read_shards"):
+        plan(small(), shards, replace(PLAIN, balanced_sampling=True), tmp_path)
+
+
 def test_turns_of_a_video_are_different_clips(videos: VideoList) -> None:
     data = VideoDataset(videos, small(), training=True)
     clips = [data[draw].clips for draw in (Draw(0, 0), Draw(0, 0, 1), Draw(0, 0, 1), Draw(0, 1))]

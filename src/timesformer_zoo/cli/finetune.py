@@ -98,7 +98,8 @@ def run(args: Namespace) -> int:
 
 def _check_options(args: Namespace, given: Mapping[str, Any]) -> None:
     """Raise ValueError for a value of the recipe that was given and would have no effect."""
-    if args.probe and (idle := [name for name in given if name not in PROBE_FIELDS]):
+    others = [name for name in ("save_every", "track") if getattr(args, name)]
+    if args.probe and (idle := [name for name in (*given, *others) if name not in PROBE_FIELDS]):
         used = ", ".join(f"--{name.replace('_', '-')}" for name in PROBE_FIELDS)
         raise ValueError(f"--{idle[0].replace('_', '-')} has no effect on --probe, which looks at {used} alone")
 

@@ -55,8 +55,8 @@ class RunState:
         for name, now in self.identity.items():
             if (then := state["identity"].get(name)) != now:
                 raise ValueError(
-                    f"The training state was made with {name} = {then}, now it is {now}. Use the same to go on, or another "
-                    f"folder to start anew. Of a recipe, {', '.join(sorted(MAY_CHANGE))} may change."
+                    f"The training state was made with {name} = {then}, now it is {now}. Use the same to go on, or "
+                    f"another folder to start anew. Of a recipe, {', '.join(sorted(MAY_CHANGE))} may change."
                 )
         self.recipe_before = state["recipe"]
         kept = ("identity", "recipe", "recipe_before")

@@ -112,6 +112,11 @@ class Run:
                 self.scale.head_to_standard(model.head)
         if clip_spec(model).task != videos.task:
             model.clip = {**(model.clip or {}), "task": videos.task}
+        if recipe.balanced_sampling and videos.window is not None:
+            raise ValueError(
+                f"Recipe.balanced_sampling draws videos from everywhere, and these shards are read in windows of "
+                f"{videos.window}: leave it out, or read_shards(…, window=None) to shuffle all."
+            )
         self.balance = videos.one_class_each("Recipe.balanced_sampling") if recipe.balanced_sampling else None
         weights = class_weights(recipe, videos)
         self.class_weights = None if weights is None else weights.to(accelerator.device)

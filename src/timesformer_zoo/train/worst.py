@@ -15,6 +15,7 @@ from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.train.evaluation import Evaluation, Outcome
 from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.reader import open_video
+from timesformer_zoo.video.remote import shown
 from timesformer_zoo.writing import whole_file
 
 __all__ = ["save_worst", "worst_in_words"]
@@ -106,12 +107,12 @@ def _said(video: Outcome) -> str:
     said = video.prediction
     if said.values:
         return ", ".join(f"{name} {value:.6g}" for name, value in said.values.items())
-    shown = [score for score in said.top if score.label in said.labels] or said.top[:1]
-    return " + ".join(f"{score.label} {score.probability:.1%}" for score in shown)
+    there = [score for score in said.top if score.label in said.labels] or said.top[:1]
+    return " + ".join(f"{score.label} {score.probability:.1%}" for score in there)
 
 
 def _place(video: Outcome) -> str:
     said = video.prediction
     if said.start is None and said.end is None:
-        return said.path
-    return f"{said.path} from {said.start or 0:g} s to {'its end' if said.end is None else f'{said.end:g} s'}"
+        return shown(said.path)
+    return f"{shown(said.path)} from {said.start or 0:g} s to {'its end' if said.end is None else f'{said.end:g} s'}"
