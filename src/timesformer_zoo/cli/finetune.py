@@ -97,7 +97,7 @@ def run(args: Namespace) -> int:
 
 
 def _check_options(args: Namespace, given: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value of the recipe that was given and would have no effect."""
+    """Raise ValueError for an option that was given and would have no effect."""
     others = [name for name in ("save_every", "track") if getattr(args, name)]
     if args.probe and (idle := [name for name in (*given, *others) if name not in PROBE_FIELDS]):
         used = ", ".join(f"--{name.replace('_', '-')}" for name in PROBE_FIELDS)
