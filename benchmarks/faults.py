@@ -55,7 +55,9 @@ class Verb:
     size: int = 1_000_000  # bytes that it needs, more or less
 
 
-SMALL = "--img-size 32 --workers 0 --crops 1 --epochs 3 --batch-size 4 --warmup 0 --repeats 1 --save-every 1"
+SMALL = (
+    "--img-size 32 --workers 0 --crops 1 --epochs 3 --batch-size 4 --warmup 0 --repeats 1 --save-every 1 --best top1"
+)
 VERBS = {
     # The random states of what does not take part (CUDA, Python's own) need not be those of the undisturbed run.
     "finetune": Verb(

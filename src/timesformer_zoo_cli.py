@@ -527,10 +527,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name not in PACKAGES:
             raise
         problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 
-        problem, status = str(error), 1 if isinstance(error, (TimesformerZooError, OSError)) else 2
+        problem, status = (
+            str(error),
+            1 if isinstance(error, (TimesformerZooError, OSError, FloatingPointError)) else 2,
+        )
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG) and error.filename is None:
             problem = f"the output could not be written: {error.strerror}"  # as of `classify --json > FILE`
             _drop_output()

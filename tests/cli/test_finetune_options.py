@@ -75,6 +75,7 @@ def test_options_of_the_layers_that_are_frozen() -> None:
         (["--patience", "2"], "Recipe.best is 'last', expected a metric"),
         (["--best", "top7"], "Recipe.best is 'top7'; expected last, loss or top1"),
         (["--probe", "--lr", "1"], "--lr has no effect on --probe, which looks at --class-weights"),
+        (["--probe", "--track", "tensorboard"], "--track has no effect on --probe"),
         (["--probe", "--dry-run"], "not allowed with argument"),
         (["--track", "diary"], "knows no tracker 'diary'; it knows"),
     ],
@@ -82,6 +83,13 @@ def test_options_of_the_layers_that_are_frozen() -> None:
 def test_wrong_options(finetune: Finetune, options: list[str], message: str, capsys: Output) -> None:
     assert finetune(*options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_is_said_in_one_line(finetune: Finetune, capsys: Output) -> None:
+    assert finetune("--lr", "1e30", "--warmup", "0", "--epochs", "1", "--clip-grad", "none", "--batch-size", "1") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("timesformer-zoo finetune: The loss at step ")
+    assert last.endswith(": try a lower learning rate.")
 
 
 def test_class_weights_from_a_file(finetune: Finetune, tmp_path: Path, capsys: Output) -> None:
@@ -144,6 +152,9 @@ def test_a_learning_rate_is_suggested(
 
 def test_a_probe_is_a_model_like_any_other(finetune: Finetune, tmp_path: Path, films: Path, capsys: Output) -> None:
     assert finetune("--probe", "--repeats", "1", "--json") == 0
+    card = (tmp_path / "out" / "model" / "README.md").read_text("utf-8")
+    assert "linear probe" in card
+    assert "epochs" not in card  # of a recipe that was not followed
     out = tmp_path / "out"
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     results = json.loads((out / "results.json").read_text())

@@ -169,7 +169,7 @@ class Stopped(Exception):
 def test_a_run_stopped_in_mid_epoch_ends_as_one_that_was_not(
     kind: str, read: Callable[[str], VideoList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from timesformer_zoo.train import finetune as training
+    from timesformer_zoo.train.run import Run
 
     videos = read(kind)
     recipe = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)
@@ -180,7 +180,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_that_was_not(
         return done.model.state_dict()
 
     expected = run(tmp_path / "a")
-    step = training.Run.step
+    step = Run.step
     numbers: list[int] = []  # of the samples, as they were trained on
 
     def stopping(self: Any, number: int, parts: Any) -> float:
@@ -190,7 +190,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_that_was_not(
         return step(self, number, parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Run, "step", stopping)
+        patch.setattr(Run, "step", stopping)
         with pytest.raises(Stopped):
             run(tmp_path / "b")
     assert numbers[:COUNT] == order(COUNT, seed_of(recipe.seed, 0), videos.shards, videos.window)

@@ -8,20 +8,25 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from footage import films_by_class, video_list
 from ranks import join, launch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from timesformer_zoo import (
+    MissingVideosError,
     Recipe,
     StepSampler,
     TimeSformer,
     VideoDataset,
     VideoList,
     evaluate,
+    find_lr,
     finetune,
     normalize_clips,
+    plan,
     read_videos,
 )
 from timesformer_zoo.data.batches import Draw
@@ -86,6 +91,22 @@ def test_frozen_layers_stay_as_they_are(layers: str | int, moves: str, videos: V
     assert all(parameter.requires_grad for parameter in done.model.parameters())
 
 
+def test_layers_frozen_by_hand_stay_so_and_those_of_a_recipe_do_not(videos: VideoList, tmp_path: Path) -> None:
+    model = small()
+    model.patch_embed.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = replace(PLAIN, epochs=1, freeze="backbone", weight_decay=0.1)
+    done = finetune(model, videos, recipe, tmp_path / "a", progress=False)
+    assert {name.split(".")[0] for name in changed(before, done.model.state_dict())} == {"head"}
+    done = finetune(model, videos, replace(recipe, freeze="none"), tmp_path / "b", progress=False)
+    moved = {name.split(".")[0] for name in changed(before, done.model.state_dict())}
+    assert "patch_embed" not in moved
+    assert {"blocks", "norm", "head"} <= moved
+    with pytest.raises(ValueError, match="Use the same to go on"):
+        finetune(model, videos, recipe, tmp_path / "b", progress=False)
+    assert model.norm.weight.requires_grad
+
+
 def test_more_frozen_blocks_than_there_are(videos: VideoList, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"freeze is 3; expected at most the model's 2 blocks"):
         finetune(small(), videos, replace(PLAIN, freeze="3"), tmp_path)
@@ -147,6 +168,12 @@ def test_balanced_sampling_draws_each_class_equally_often() -> None:
     # The same for any number of ranks and micro-batches, and from the middle of an epoch.
     assert draws(targets, world=3, accumulation=2) == steps
     assert draws(targets, world=2, start=5) == steps[5:]
+
+
+def test_balanced_sampling_needs_all_videos_at_hand(videos: VideoList, tmp_path: Path) -> None:
+    shards = replace(videos, window=4)
+    with pytest.raises(ValueError, match=r"Recipe.balanced_sampling .* in windows of 4: leave it out, or read_shards"):
+        plan(small(), shards, replace(PLAIN, balanced_sampling=True), tmp_path)
 
 
 def test_turns_of_a_video_are_different_clips(videos: VideoList) -> None:
@@ -244,12 +271,74 @@ def test_patience_ends_a_run_and_more_of_it_goes_on(
     assert "the recipe has changed: patience was 2 and is now 4" in said
 
 
+def test_any_metric_of_an_epoch_says_which_is_the_best(videos: VideoList, val: VideoList, tmp_path: Path) -> None:
+    done = finetune(small(), videos, replace(PLAIN, best="macro_f1"), tmp_path, val=val, progress=False)
+    assert done.best is not None
+    assert done.best["value"] == max(entry["macro_f1"] for entry in done.history)
+    assert list((tmp_path / "checkpoints").glob("best-*"))
+    # Who goes on to the last leaves none behind.
+    finetune(small(), videos, replace(PLAIN, epochs=4), tmp_path, val=val, progress=False)
+    assert not list((tmp_path / "checkpoints").glob("best-*"))
+
+
+def test_what_the_evaluation_would_refuse_is_refused_before_an_epoch(
+    videos: VideoList, val: VideoList, tmp_path: Path
+) -> None:
+    told: list[object] = []
+    gone = replace(val, missing=(val.samples[0]._replace(path="gone.mp4"),))
+    with pytest.raises(MissingVideosError, match=r"gone\.mp4"):
+        finetune(small(), videos, PLAIN, tmp_path / "a", val=gone, progress=False, on_epoch=told.append)
+    with pytest.raises(MissingVideosError, match=r"gone\.mp4"):
+        plan(small(), videos, PLAIN, tmp_path / "a", val=gone)
+    assert not (tmp_path / "a").exists()
+
+
+class Diary(GeneralTracker):
+    """Of all that is logged."""
+
+    name = "diary"
+    requires_logging_directory = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[tuple[int, dict[str, Any]]] = []
+
+    @property
+    def tracker(self) -> None:
+        return None
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None: ...
+
+    def log(self, values: dict[str, Any], step: int | None, **_: Any) -> None:
+        assert step is not None
+        self.entries.append((step, values))
+
+
+def test_trackers_get_steps_and_epochs_of_the_run_alone(videos: VideoList, val: VideoList, tmp_path: Path) -> None:
+    diary = Diary()
+    accelerator = Accelerator(log_with=diary)
+    accelerator.init_trackers("test")
+    recipe = replace(PLAIN, epochs=1)
+    plan(small(), videos, recipe, tmp_path, val=val, accelerator=accelerator)
+    find_lr(small(), videos, recipe, steps=3, accelerator=accelerator, progress=False)
+    assert diary.entries == []
+    done = finetune(small(), videos, recipe, tmp_path, val=val, accelerator=accelerator, progress=False)
+    assert [step for step, _ in diary.entries] == [1, 2, 3, 3]
+    assert all(values.keys() == {"loss", "lr"} for _, values in diary.entries[:3])
+    said = diary.entries[-1][1]
+    assert (said["epoch"], said["top1"], said["epoch_loss"]) == (
+        1,
+        done.history[0]["top1"],
+        done.history[0]["loss"],
+    )
+
+
 def test_a_metric_that_there_will_not_be_is_refused_at_once(videos: VideoList, val: VideoList, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"best is 'top7'; expected last, loss or top1"):
         finetune(small(), videos, replace(PLAIN, best="top7"), tmp_path, val=val)
     with pytest.raises(ValueError, match=r"best is 'top1'; expected without validation last, loss\."):
         finetune(small(), videos, replace(PLAIN, best="top1"), tmp_path)
-    with pytest.raises(ValueError, match="of which epoch 1 has no value"):  # three classes: top-5 says nothing
+    with pytest.raises(ValueError, match="best is 'top5'; expected last, loss or top1"):  # of three classes
         finetune(small(), videos, replace(PLAIN, best="top5"), tmp_path, val=val, progress=False)
 
 

@@ -30,6 +30,7 @@ from timesformer_zoo import (
     save_pretrained,
     save_worst,
 )
+from timesformer_zoo.train.worst import worst_in_words
 from timesformer_zoo_cli import main
 
 CLIP = dict(stride=2, fps=None, crops=3)
@@ -263,6 +264,14 @@ def test_the_worst_videos_are_shown(bright, tmp_path):
     image = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
     assert image.size == (60, 40)
     assert image.getpixel((30, 20))[0] == pytest.approx((2.5 / 6) * 255, abs=3)
+
+
+def test_signatures_of_addresses_are_not_shown(bright):
+    result = evaluate(Fixed(), bright, progress=False)
+    first = result.videos[0]
+    signed = replace(first.prediction, path="https://host/a.mp4?token=secret")
+    text = worst_in_words(replace(result, videos=(replace(first, prediction=signed),)), 1)
+    assert text.endswith("https://host/a.mp4?…")
 
 
 def test_pictures_are_of_the_part_that_was_evaluated(tmp_path):

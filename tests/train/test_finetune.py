@@ -94,6 +94,10 @@ def test_layer_decay_and_weight_decay_groups():
         (dict(class_weights="balanced", balanced_sampling=True), "each is enough"),
         (dict(patience=2), "best is 'last', expected a metric"),
         (dict(patience=0, best="top1"), "patience is 0"),
+        (dict(ema=1.0), "ema is 1.0, expected 0 or more, and less than 1"),
+        (dict(label_smoothing=-0.1), "label_smoothing is -0.1"),
+        (dict(clip_grad=0.0), "clip_grad is 0.0, expected more than 0"),
+        (dict(milestones=(14, 11)), r"milestones is \(14, 11\), expected ascending epochs"),
     ],
 )
 def test_recipes_refuse_nonsense(settings, message):
@@ -105,15 +109,20 @@ def test_recipes_refuse_nonsense(settings, message):
 def test_mixing_is_the_same_in_all_frames(kind):
     clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 5, 8, 8)
     labels = torch.arange(4)
-    torch.manual_seed(0)
-    mixed, targets = mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels)
+    mixed, targets = mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels, 0)
     assert type(mixed) is torch.Tensor
     assert torch.equal(mixed, mixed[:, :1, :1].expand_as(mixed))
     assert not torch.equal(mixed, clips)
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     # Clip i is all i and of class i, so its mean says what it is mixed of.
     torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), targets @ torch.arange(4.0))
-    plain, same = mix_clips(Recipe(), 4)(clips, labels)
+    # How much is mixed follows from the seed, not from how many clips there are, or what was drawn before.
+    torch.rand(3)
+    fewer, shares = mix_clips(Recipe(**{kind: 1.0}), 4)(clips[:2], labels[:2], 0)
+    torch.testing.assert_close(fewer[1], mixed[1])
+    torch.testing.assert_close(shares[1], targets[1])
+    assert not torch.equal(mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels, 1)[1], targets)
+    plain, same = mix_clips(Recipe(), 4)(clips, labels, 0)
     assert plain is clips
     assert same is labels
 

@@ -30,18 +30,29 @@ def films(tmp_path_factory):
     return folder
 
 
-def train(films, out, recipe=RECIPE, frozen="patch_embed", seed=0):
+def train(films, out, recipe=RECIPE, frozen="patch_embed", seed=0, task="classes"):
     """What a rank does. The first one's weights count, so the others have different ones."""
     rank = int(os.environ.get("RANK", 0))
     torch.manual_seed(seed + rank)
     sizes = dict(img_size=32, num_frames=4, num_classes=3, embed_dim=32, depth=2, num_heads=2)
     model = TimeSformer(clip=dict(stride=2, fps=None, crops=1), drop_path_rate=recipe.drop_path, **sizes)
     model.get_submodule(frozen).requires_grad_(False)
-    videos, val = (read_videos("folder", films, split) for split in ("train", "val"))
+    videos, val = (as_task(read_videos("folder", films, split), task) for split in ("train", "val"))
     done = finetune(model, videos, recipe, out, val=val, workers=1, save_every=2, on_error="skip", progress=False)
     history = [{name: value for name, value in entry.items() if value is not None} for entry in done.history]
     result = (done.model.state_dict(), history, {os.path.basename(path) for path in done.skipped})
     torch.save(result, out / f"result-{rank}.pt")
+
+
+def as_task(videos, task):
+    """The same videos with targets of another kind: labels, or values far from 0."""
+    targets = {
+        "classes": lambda i: videos.samples[i].target,
+        "multilabel": lambda i: tuple(j for j in range(3) if i >> j & 1),
+        "regression": lambda i: (1000.0 + i, 0.1 * i * i, -1.0),
+    }[task]
+    samples = tuple(sample._replace(target=targets(i)) for i, sample in enumerate(videos.samples))
+    return replace(videos, task=task, samples=samples)
 
 
 def results(folder):
@@ -106,6 +117,28 @@ def test_two_ranks_and_two_shards_equal_one_process_and_go_on_from_each_other(fi
     forget_the_end(tmp_path / "more")
     assert join(launch(2, go_on, films, tmp_path / "more")) == [0, 0]  # FSDP2 -> DDP
     assert_all_equal(tmp_path / "more", expected, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("regression", dict(freeze="1", best="mae")),
+        pytest.param("multilabel", dict(best="mAP", class_weights=(1.0, 2.0, 0.5)), marks=pytest.mark.slow),
+        pytest.param("classes", dict(freeze="1", best="loss", balanced_sampling=True), marks=pytest.mark.slow),
+        pytest.param("classes", dict(freeze="backbone", best="macro_f1", patience=2), marks=pytest.mark.slow),
+    ],
+)
+def test_so_do_frozen_layers_the_best_average_and_each_kind_of_target(films, tmp_path, task, changes):
+    recipe = replace(RECIPE, **changes)
+    (tmp_path / "one").mkdir()
+    train(films, tmp_path / "one", recipe, task=task)
+    expected = results(tmp_path / "one")[0]
+    (tmp_path / "two").mkdir()
+    assert join(launch(2, train, films, tmp_path / "two", recipe, "patch_embed", 0, task, **FSDP2)) == [0, 0]
+    assert_all_equal(tmp_path / "two", expected, 2)
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000006")
+    assert join(launch(2, train, films, tmp_path / "two", recipe, "patch_embed", 10, task)) == [0, 0]
+    assert_all_equal(tmp_path / "two", expected, 2)
 
 
 def test_an_optimizer_with_numbers_beside_its_tensors_goes_on(films, tmp_path):

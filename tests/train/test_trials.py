@@ -24,8 +24,10 @@ from timesformer_zoo import (
     plan,
     probe,
     read_videos,
+    save_worst,
 )
 from timesformer_zoo.train.features import cached_features
+from timesformer_zoo.video.origin import Content
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.02, drop_path=0.0)
 
@@ -106,7 +108,15 @@ def test_a_dry_run_says_what_a_run_then_does(videos: VideoList, val: VideoList, 
     assert sizes[f"{out / 'checkpoints'}, the best weights, and for a moment those before"] == pytest.approx(
         2 * best, rel=0.1
     )
-    assert plan(model, videos, replace(recipe, epochs=4), out, val=val).done == 9
+    longer = plan(model, videos, replace(recipe, epochs=4), out, val=val)
+    assert longer.done == 9
+    assert "resuming at epoch 4 of 4, step 9 of 12" in longer.report()
+    assert "epochs was 3 and is now 4" in longer.report()
+    for wrong, says in ((replace(recipe, lr=1.0), "another folder to start"), (replace(recipe, epochs=2), "has 3 epo")):
+        with pytest.raises(ValueError, match=says):
+            plan(model, videos, wrong, out, val=val)
+    found = {path.name for path in out.iterdir()}
+    assert found == {"checkpoints"}
     report = planned.report()
     assert f"trains: {planned.trained:,} of {planned.parameters:,} parameters" in report
     assert f"  {out / 'model'}, {sizes[str(out / 'model')] / 1e6:.1f} MB" in report
@@ -123,6 +133,12 @@ def test_a_dry_run_finds_what_is_wrong(videos: VideoList, tmp_path: Path) -> Non
     missing = replace(videos, missing=videos.samples[:1])
     with pytest.raises(MissingVideosError):
         plan(small(), missing, RECIPE, tmp_path / "out")
+
+
+def test_a_dry_run_of_less_than_it_times(videos: VideoList, tmp_path: Path) -> None:
+    planned = plan(small(), videos, replace(RECIPE, epochs=1, batch_size=9), tmp_path)
+    assert (planned.steps, planned.timed_steps) == (1, 3)
+    assert planned.seconds == pytest.approx(planned.step_seconds)
 
 
 # ---- learning rate ----
@@ -283,6 +299,29 @@ def test_a_probe_lists_what_it_skips(videos: VideoList, val: VideoList, tmp_path
         probe(small(), more, RECIPE, tmp_path, val=val, progress=False)
     done = probe(small(), more, RECIPE, tmp_path, val=val, on_error="skip", progress=False)
     assert list(done.skipped) == [str(broken)]
+
+
+def test_videos_that_are_no_files_are_told_apart_by_their_bytes(
+    videos: VideoList, val: VideoList, tmp_path: Path, opened: list[str]
+) -> None:
+    """Of columns, rows of train and of val have the same names."""
+
+    def column(of: VideoList) -> VideoList:
+        data = [Content(Path(sample.path).read_bytes(), f"column[{i}]") for i, sample in enumerate(of.samples)]
+        samples = tuple(sample._replace(path=f"column[{i}]") for i, sample in enumerate(of.samples))
+        return replace(of, samples=samples, content=lambda path: data[int(path[7:-1])])
+
+    files = probe(small(), videos, RECIPE, tmp_path / "a", val=val, progress=False)
+    rows = probe(small(), column(videos), RECIPE, tmp_path / "b", val=column(val), progress=False)
+    assert rows.history == files.history
+    opened.clear()
+    probe(small(), column(videos), RECIPE, tmp_path / "b", val=column(val), progress=False)
+    assert not opened
+    # A dry run, and the page of the worst, read them, too.
+    planned = plan(small(), column(videos), RECIPE, tmp_path / "c", val=column(val))
+    assert planned.files["column[0]"].startswith("16 frames of ")
+    page = save_worst(evaluate(rows.model, column(val), progress=False), tmp_path / "errors.html", frames=2)
+    assert page.read_text("utf-8").count("<img") == 2 * len(val.samples)
 
 
 def shared(films: Path, out: Path) -> None:

@@ -97,8 +97,9 @@ def run(args: Namespace) -> int:
 
 
 def _check_options(args: Namespace, given: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value of the recipe that was given and would have no effect."""
-    if args.probe and (idle := [name for name in given if name not in PROBE_FIELDS]):
+    """Raise ValueError for an option that was given and would have no effect."""
+    others = [name for name in ("save_every", "track") if getattr(args, name)]
+    if args.probe and (idle := [name for name in (*given, *others) if name not in PROBE_FIELDS]):
         used = ", ".join(f"--{name.replace('_', '-')}" for name in PROBE_FIELDS)
         raise ValueError(f"--{idle[0].replace('_', '-')} has no effect on --probe, which looks at {used} alone")
 
@@ -132,9 +133,12 @@ def _leave(
 ) -> None:
     """Evaluate the model, and write it and what there is to say of it."""
     accelerator = options["accelerator"]
+    values = {"name": args.recipe, **recipe.to_dict()}
+    if args.probe:
+        values = {"name": "linear probe", **{name: values[name] for name in PROBE_FIELDS}}
     facts = CardFacts(
         training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} {train.things}.",
-        recipe={"name": args.recipe, **recipe.to_dict()},
+        recipe=values,
         history=done.history,
     )
     metrics: dict[str, float] = {}
@@ -187,7 +191,7 @@ def _create(args: Namespace, recipe: Recipe, videos: VideoList) -> TimeSformer:
         except json.JSONDecodeError:
             fields[name] = text  # "uniform" need not be quoted
     # The labels of the weights, and the kind of target that they were for, are not those of another head.
-    other = known_labels(model) != list(videos.classes)
+    other = args.scratch or known_labels(model) != list(videos.classes)
     model.clip = {k: v for k, v in (model.clip or {}).items() if k != "labels" and not (k == "task" and other)} | fields
     model.set_grad_checkpointing(args.grad_checkpointing)
     set_labels(model, videos.classes)

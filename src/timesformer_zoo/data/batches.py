@@ -147,8 +147,7 @@ class VideoDataset(Dataset[Item]):
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
-        content = self.videos.content
-        place = sample.path if content is None else content(sample.path)
+        place = self.videos.readable(sample)
         video = open_video(place, num_threads=0 if get_worker_info() is None else 1, isolated=True)
         if sample.start is None and sample.end is None:
             return video, 0, video.num_frames

@@ -71,6 +71,10 @@ class VideoList:
         """A sample's target by name: its class, the tuple of its labels, or a dict of its values."""
         return TASKS[self.task].label(sample.target, self.classes)
 
+    def readable(self, sample: Sample) -> Readable:
+        """What `open_video` takes for a sample."""
+        return sample.path if self.content is None else self.content(sample.path)
+
     def one_class_each(self, purpose: str) -> list[int]:
         """The class of each sample.
 

@@ -246,7 +246,8 @@ def _training(facts: CardFacts) -> str | None:
         known = (name for entry in facts.history for name, value in entry.items() if value is not None)
         columns = list(dict.fromkeys(known))
         entries = [[_cell(facts.history[i].get(name)) for name in columns] for i in shown]
-        parts.append(_folded(f"{last + 1} epochs", _table(columns, entries)))
+        things = "epochs" if "epoch" in columns else "fits"  # of a probe
+        parts.append(_folded(f"{last + 1} {things}", _table(columns, entries)))
     return "\n\n".join(parts) or None
 
 

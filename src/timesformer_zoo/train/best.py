@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,23 @@ from safetensors.torch import load_file, save_file
 
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.train import metrics
-from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.recipe import Recipe
 from timesformer_zoo.train.resume import RunState
-from timesformer_zoo.writing import flush
+from timesformer_zoo.writing import whole_file
 
 __all__ = ["METRICS", "BestWeights", "check_metric", "out_of_patience"]
 
-METRICS: dict[str, str] = {"loss": "lower", **metrics.METRICS}  # value of an epoch's entry -> what is better
+METRICS: dict[str, str] = {  # value of an epoch's entry -> what is better
+    "loss": "lower",
+    **{name: better for of_a_kind in metrics.METRICS.values() for name, better in of_a_kind.items()},
+}
 
 
 def check_metric(recipe: Recipe, val: VideoList | None) -> None:
     """Raise ValueError unless each epoch will have the value that `Recipe.best` names."""
-    known = ["loss", *(OBJECTIVES[val.task].words if val is not None else ())]
+    known = ["loss", *(metrics.METRICS[val.task] if val is not None else ())]
+    if val is not None and len(val.classes) <= 5 and "top5" in known:
+        known.remove("top5")  # says nothing
     if recipe.best not in ("last", *known):
         where, which = ("", f", which {val.things} have") if val is not None else (" without validation", "")
         raise ValueError(f"Recipe.best is {recipe.best!r}; expected{where} last, {' or '.join(known)}{which}.")
@@ -44,6 +47,7 @@ class BestWeights:
     """
 
     def __init__(self, folder: Path, metric: str) -> None:
+
         self.folder = folder
         self.metric = metric
 
@@ -53,13 +57,12 @@ class BestWeights:
     def improved(self, state: RunState) -> bool:
         """Whether the last epoch of the history is the best by this metric; if so, the state says so from now on.
 
-        Raises:
-            ValueError: the epoch has no such value.
+        An epoch without a value is not: the correlation of outputs that are all the same, say.
         """
         entry = state.history[-1]
         value = entry.get(self.metric)
         if value is None:
-            raise ValueError(f"Recipe.best is {self.metric!r}, of which epoch {entry['epoch']} has no value: {entry}.")
+            return False
         if state.best is not None and state.best["metric"] == self.metric:
             better = value < state.best["value"] if METRICS[self.metric] == "lower" else value > state.best["value"]
             if not better:
@@ -68,11 +71,8 @@ class BestWeights:
         return True
 
     def save(self, best: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"partial-{self.path(best).name}"
-        save_file({name: value.contiguous() for name, value in weights.items()}, partial)
-        flush(partial)
-        os.replace(partial, self.path(best))
+        with whole_file(self.path(best)) as partial:
+            save_file({name: value.contiguous() for name, value in weights.items()}, partial)
 
     def load(self, best: dict[str, Any]) -> dict[str, torch.Tensor]:
         return load_file(self.path(best))

@@ -153,4 +153,5 @@ def _judge(
         videos=tuple(outcomes),
         skipped={shown(videos.samples[i].path): reason for i, reason in sorted(skipped.items())},
         missing=tuple(shown(sample.path) for sample in videos.missing),
+        content=videos.content,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from timesformer_zoo.results import Prediction
 from timesformer_zoo.train.metrics import Scores
 from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.plots import plot_confusion
+from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.writing import whole_file, write_json
 
 __all__ = ["Evaluation", "Mean", "Outcome", "mean_of"]
@@ -54,6 +55,7 @@ class Evaluation:
     videos: tuple[Outcome, ...] = field(repr=False)  # in the order of the list
     skipped: dict[str, str] = field(default_factory=dict)  # path -> why it could not be read; not in any number above
     missing: tuple[str, ...] = ()  # likewise
+    content: Callable[[str], Readable] | None = field(default=None, repr=False, compare=False)  # `VideoList.content`
 
     @property
     def count(self) -> int:
@@ -87,7 +89,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the videos' rows, for JSON; the metrics stand beside the rest."""
-        rest = {name: value for name, value in vars(self).items() if name not in ("metrics", "videos")}
+        rest = {name: value for name, value in vars(self).items() if name not in ("metrics", "videos", "content")}
         return {**rest, "count": self.count, **self.metrics}
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -29,8 +29,11 @@ from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import inference
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.video.origin import Origin
+from timesformer_zoo.video.remote import shown
+from timesformer_zoo.video.shards import is_member
 from timesformer_zoo.video.transform import normalize_clips
-from timesformer_zoo.writing import flush
+from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,7 +68,7 @@ def cached_features(
         Sample -> (V, D) float32, on the CPU; and path -> why it could not be read.
     """
     place = folder / _key(model, accelerator, augmented, seed)
-    keys = [_sample_key(sample) for sample in videos.samples]
+    keys = [_sample_key(videos, sample) for sample in videos.samples]
     known = _read(place, set(keys))
     todo = [i for i, key in enumerate(keys) if key not in known]
     skipped: dict[int, str] = {}
@@ -79,10 +82,10 @@ def cached_features(
         wanted: list[list[Any]] = [[Draw(i, augmented) for i in batch] for batch in mine]
         console = Console(stderr=True)
         loader = make_loader(dataset, wanted, workers=workers)
-        shown = progress and console.is_terminal and rank == 0
+        bar = progress and console.is_terminal and rank == 0
         fresh: dict[str, torch.Tensor] = {}
         with inference(model), accelerator.autocast():
-            for batch in track(loader, "features", total=len(wanted), console=console, disable=not shown):
+            for batch in track(loader, "features", total=len(wanted), console=console, disable=not bar):
                 skipped.update(batch.skipped)
                 if len(batch.indices):
                     rows = _features(model, batch.clips.flatten(0, 1), accelerator.device)
@@ -101,7 +104,7 @@ def cached_features(
         for reasons in gather_object([skipped]):
             skipped.update(reasons)
     found = {i: known[key] for i, key in enumerate(keys) if key in known}
-    return found, {videos.samples[i].path: reason for i, reason in skipped.items()}
+    return found, {shown(videos.samples[i].path): reason for i, reason in skipped.items()}
 
 
 def _features(model: TimeSformer, clips: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -130,12 +133,18 @@ def _key(model: TimeSformer, accelerator: Accelerator, augmented: int, seed: int
     return digest.hexdigest()
 
 
-def _sample_key(sample: Sample) -> str:
-    """Of one video as it is now. Of what is no local file or folder, its name is all there is."""
-    path = Path(sample.path)
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+def _sample_key(videos: VideoList, sample: Sample) -> str:
+    """Of one video as it is now: its file's facts, its shard's, or the bytes of what is no file.
+
+    Of what lies behind an address, its name is all there is.
+    """
+    place: Any = videos.readable(sample)
+    if isinstance(place, Origin):
+        place = hashlib.blake2b(place.read_at(0, place.size)).hexdigest()
+    file = Path(place.rpartition("::")[0] if is_member(place) else place)
+    files = sorted(file.iterdir()) if file.is_dir() else [file] if file.exists() else []
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    about = repr((os.path.abspath(path) if files else sample.path, facts, sample.start, sample.end))
+    about = repr((os.path.abspath(place) if files else place, facts, sample.start, sample.end))
     return hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
 
 
@@ -148,12 +157,9 @@ def _read(place: Path, keys: set[str]) -> dict[str, torch.Tensor]:
 
 
 def _write(place: Path, features: dict[str, torch.Tensor]) -> None:
-    place.mkdir(parents=True, exist_ok=True)
     name = hashlib.blake2b("".join(sorted(features)).encode(), digest_size=8).hexdigest()
-    partial = place / f".{name}-{os.getpid()}.part"
-    save_file(features, partial)
-    flush(partial)
-    os.replace(partial, place / f"{name}.safetensors")
+    with whole_file(place / f"{name}.safetensors") as partial:
+        save_file(features, partial)
 
 
 def rows_of(features: Iterable[dict[int, torch.Tensor]], targets: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

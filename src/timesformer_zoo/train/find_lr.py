@@ -20,8 +20,9 @@ from torch import nn
 
 from timesformer_zoo.data.batches import OnError
 from timesformer_zoo.data.videos import VideoList
-from timesformer_zoo.train.finetune import Run, check_model
 from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.train.run import Run, check_model
+from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +76,8 @@ class LearningRates:
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss")
         axes.legend()
-        figure.savefig(path, dpi=120)
+        with whole_file(path) as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def find_lr(

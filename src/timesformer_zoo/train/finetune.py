@@ -1,53 +1,36 @@
 """Fine-tuning: videos and a recipe in, a trained model out, over any number of processes and through any restarts.
 
 Hugging Face accelerate moves and wraps things, so one process, several GPUs, several machines and FSDP are a matter of
-how the script is launched. A step depends on the recipe's seed and the step's number alone, and a checkpoint is there
-whole or not at all: a run that was killed goes on to the result that it would have had.
-
-Legend: B videos, V clips of each, C channels, T frames, H W pixels.
+how the script is launched. A run that was killed goes on to the result that it would have had: see train/run.py.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
-from torchvision.transforms import v2
 
-from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
+from timesformer_zoo.data.batches import OnError
 from timesformer_zoo.data.videos import VideoList
-from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
-from timesformer_zoo.train.average import WeightAverage
-from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patience
-from timesformer_zoo.train.distributed import prepare, whole_weights
-from timesformer_zoo.train.drop_path import ClipDraws
-from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.objective import OBJECTIVES, Scale
-from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.train.best import out_of_patience
 from timesformer_zoo.train.progress import begins_at, stopped_early
-from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
-from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
-from timesformer_zoo.video.clip import clip_spec
-from timesformer_zoo.video.remote import shown
-from timesformer_zoo.video.transform import normalize_clips
+from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.train.resume import checkpoints_in
+from timesformer_zoo.train.run import PathLike, Run, check_model, check_validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Finetuned", "Run", "finetune"]
+__all__ = ["Finetuned", "finetune"]
 
-PathLike = str | os.PathLike[str]
+_NOT_SCORES = ("loss", "lr")  # of an epoch's entry, as trackers get it: these they have of each step
 
 
 @dataclass
@@ -106,17 +89,32 @@ def finetune(
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    check_metric(recipe, val)
     model = check_model(model, videos)
-    if val is not None and (val.task, len(val.classes)) != (videos.task, len(videos.classes)):
-        raise ValueError(
-            f"val has {len(val.classes)} {val.things} and task {val.task!r}, expected the {len(videos.classes)} "
-            f"{videos.things} of the videos: read it with labels=videos.classes and task={videos.task!r}."
-        )
-    run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
-    run.resume()
-    total = recipe.epochs * run.steps_per_epoch
-    progress = progress and run.accelerator.is_main_process
+    check_validation(model, videos, recipe, val, on_error)
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    try:
+        run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
+        run.resume()
+        _train(run, val, workers, save_every, progress and run.accelerator.is_main_process, on_epoch)
+        result = run.result()
+    finally:  # another call may freeze other layers
+        for parameter, before in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(before)
+    if run.scale is not None:
+        run.scale.head_to_units(result.head)
+    return Finetuned(result, run.state.history, run.state.skipped, run.state.best)
+
+
+def _train(
+    run: Run,
+    val: VideoList | None,
+    workers: int,
+    save_every: int | None,
+    progress: bool,
+    on_epoch: Callable[[dict[str, Any]], object] | None,
+) -> None:
+    """All steps that are still to do."""
+    recipe, total = run.recipe, run.recipe.epochs * run.steps_per_epoch
     console = Console(stderr=True)  # results may be read from stdout
 
     def say(text: str) -> None:
@@ -135,13 +133,16 @@ def finetune(
         task = bar.add_task("training", total=total, completed=run.state.step)
         for step, parts in run.steps(workers):
             loss = run.step(step, parts)
+            run.accelerator.log({"loss": loss, "lr": run.lr}, step=run.state.step)
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
             if run.state.step % run.steps_per_epoch == 0:
                 entry = run.end_epoch(val, workers)
+                scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
+                run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
                 run.save()
-                if progress:
-                    shown = [k for k in ("epoch", "loss", "lr", *run.objective.words) if entry.get(k) is not None]
-                    console.print("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
+                names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
+                shown = [k for k in names if entry.get(k) is not None]
+                say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
                 if out_of_patience(recipe, run.state):
@@ -149,231 +150,3 @@ def finetune(
                     break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    result = run.result()
-    if run.scale is not None:
-        run.scale.head_to_units(result.head)
-    return Finetuned(result, run.state.history, run.state.skipped, run.state.best)
-
-
-def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
-    """The model, if it can be trained on the videos; else ValueError, or TypeError if it is no TimeSformer."""
-    model = expect_timesformer(model)
-    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
-        raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
-        )
-    return model
-
-
-class Run:
-    """The parts of a run and its state. `model` is as prepared by accelerate, `final` a plain copy."""
-
-    def __init__(
-        self,
-        model: TimeSformer,
-        videos: VideoList,
-        recipe: Recipe,
-        folder: Path,
-        accelerator: Accelerator | None,
-        on_error: OnError,
-    ) -> None:
-        if accelerator is None:
-            from accelerate import Accelerator
-
-            accelerator = Accelerator()
-        self.accelerator = accelerator
-        self.recipe = recipe
-        self.folder = folder / "checkpoints"
-        self.dataset = VideoDataset(
-            videos,
-            model,
-            training=True,
-            repeats=recipe.repeats,
-            augment=v2.RandAugment(2, recipe.rand_augment) if recipe.rand_augment else None,
-            seed=recipe.seed,
-            on_error=on_error,
-        )
-        self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
-        self.mix = mix_clips(recipe, model.num_classes)
-        self.objective = OBJECTIVES[videos.task]
-        self.scale = None
-        if self.objective.scaled:
-            self.scale = Scale.of(torch.stack([self.dataset.target(i) for i in range(len(self.dataset))]))
-            if clip_spec(model).task == videos.task:  # a head that knows its values already
-                self.scale.head_to_standard(model.head)
-        if clip_spec(model).task != videos.task:
-            model.clip = {**(model.clip or {}), "task": videos.task}
-        self.balance = videos.one_class_each("Recipe.balanced_sampling") if recipe.balanced_sampling else None
-        weights = class_weights(recipe, videos)
-        self.class_weights = None if weights is None else weights.to(accelerator.device)
-        self.frozen = freeze(model, recipe.freeze)
-        # A plain model to put the result in, also where the trained one is wrapped or sharded.
-        self.final: TimeSformer = copy.deepcopy(model)
-        self.draws = ClipDraws(model)
-        self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
-        self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
-        data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
-        data += f", window {videos.window}" if videos.window is not None else ""
-        settings = recipe.to_dict()
-        fixed = {f"recipe.{name}": value for name, value in settings.items() if name not in MAY_CHANGE}
-        self.state = RunState({**fixed, "data": data, "model": model.model_args}, settings)
-        self.best = None if recipe.best == "last" else BestWeights(self.folder, recipe.best)
-        self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
-
-    def steps(self, workers: int, stop: int | None = None) -> Iterator[tuple[int, list[Batch]]]:
-        """(number, micro-batches) of each step that is still to do, up to `stop`; None: the last epoch's end."""
-        if stop is None:
-            stop = 0 if out_of_patience(self.recipe, self.state) else self.recipe.epochs * self.steps_per_epoch
-        sampler = StepSampler(
-            len(self.dataset),
-            self.recipe.batch_size,
-            stop=stop,
-            start=self.state.step,
-            accumulation=self.recipe.accumulation,
-            seed=self.recipe.seed,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            shards=self.dataset.videos.shards,
-            window=self.dataset.videos.window,
-            balance=self.balance,
-        )
-        batches = iter(make_loader(self.dataset, sampler, workers=workers))
-        for step in range(sampler.start, sampler.stop):
-            yield step, [next(batches) for _ in range(self.recipe.accumulation)]
-
-    def step(self, step: int, parts: list[Batch], lr: float | None = None) -> float:
-        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out.
-
-        Args:
-            lr: learning rate; None: the schedule's.
-        """
-        accelerator, recipe = self.accelerator, self.recipe
-        torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # mixing, dropout
-        scheduled = learning_rate(recipe, step / self.steps_per_epoch)
-        set_learning_rate(self.optimizer, scheduled if lr is None else lr)
-        count = sum(len(part.targets) for part in parts) * recipe.repeats
-        # Over all processes; fewer than asked for where videos were skipped.
-        clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
-        self.model.train()
-        for module in self.frozen:
-            module.eval()
-        total = torch.zeros((), device=accelerator.device)
-        for i, part in enumerate(parts):
-            sync = i == len(parts) - 1
-            clips = [(sample, repeat) for sample in part.indices.tolist() for repeat in range(recipe.repeats)]
-            draws = self.draws.of([seed_of(recipe.seed, step, *clip) for clip in clips], accelerator.device)
-            with draws, nullcontext() if sync else accelerator.no_sync(self.model):
-                loss = self.loss(part)
-                # DDP and FSDP take the mean over the processes.
-                accelerator.backward(loss * (accelerator.num_processes / max(clips_seen, 1)))
-                total += loss.detach()
-        if recipe.clip_grad is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(step + 1)
-        loss_sum = float(accelerator.reduce(total, "sum"))
-        mean = loss_sum / max(clips_seen, 1)
-        if not mean < math.inf:
-            raise FloatingPointError(f"The loss at step {step} is {mean}: try a lower learning rate.")
-        for part in parts:
-            self.state.skipped.update({shown(self.dataset.videos.samples[i].path): why for i, why in part.skipped})
-        self.state.step, self.state.loss = step + 1, self.state.loss + loss_sum
-        self.state.seen += clips_seen
-        accelerator.log({"loss": mean, "lr": self.optimizer.param_groups[-1]["lr"]}, step=step + 1)
-        return mean
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
-        device = self.accelerator.device
-        clips = normalize_clips(batch.clips.to(device, non_blocking=True).flatten(0, 1), self.dataset.spec)
-        targets = batch.targets.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1], 0)
-        if not len(targets):  # the other processes wait for this one's part in the gradient
-            nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
-            return nothing
-        if self.scale is not None:
-            targets = self.scale.standardise(targets)
-        clips, targets = self.mix(clips, targets)
-        outputs = self.model(clips).float()
-        # The classes' weights are not divided by: a clip's part in the gradient is the same in any batch.
-        return self.objective.loss(outputs, targets, self.recipe.label_smoothing, self.class_weights)
-
-    def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
-        state, recipe = self.state, self.recipe
-        epoch = state.step // self.steps_per_epoch
-        entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
-        entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
-        if val is not None:
-            plain = self.accelerator.unwrap_model(self.model)
-            in_units = nullcontext() if self.scale is None else self.scale.outputs_in_units(plain)
-            with self.averaged(), in_units:
-                score = evaluate(
-                    self.model,
-                    val,
-                    workers=workers,
-                    accelerator=self.accelerator,
-                    on_error=self.dataset.on_error,
-                    progress=False,
-                )
-            entry.update(score.metrics)
-            state.skipped.update(score.skipped)
-        numbers = {k: v for k, v in entry.items() if k not in ("epoch", "loss", "lr") and v is not None}
-        self.accelerator.log({"epoch": epoch, "epoch_loss": entry["loss"], **numbers}, step=state.step)
-        state.history.append(entry)
-        state.loss, state.seen = 0.0, 0
-        self.keep_best()
-        return entry
-
-    def keep_best(self) -> None:
-        """Keep the weights if the epoch that has just ended is the best."""
-        if self.best is not None and self.best.improved(self.state):
-            weights = self.weights()
-            if self.accelerator.is_main_process and self.state.best is not None:
-                self.best.save(self.state.best, weights)
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """What is evaluated and saved, whole: the average, if there is one. Called by all processes."""
-        with self.averaged():
-            # Copies: what the model has in place is exchanged again.
-            return {name: value.detach().cpu().clone() for name, value in whole_weights(self.model).items()}
-
-    def save(self) -> None:
-        from accelerate.utils import gather_object
-
-        for skipped in gather_object([self.state.skipped]):
-            self.state.skipped.update(skipped)
-        save_checkpoint(self.saved, self.folder)
-        if self.accelerator.is_main_process and self.best is not None:
-            self.best.remove_others(self.state.best)
-
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one."""
-        if not (saved := checkpoints_in(self.folder)):
-            return
-        self.saved.load(saved[-1])
-        state = self.state
-        if state.step > self.recipe.epochs * self.steps_per_epoch:
-            done = state.step / self.steps_per_epoch
-            raise ValueError(
-                f"{saved[-1]} has {done:.4g} epochs of training behind it, and Recipe.epochs is {self.recipe.epochs}. "
-                "Ask for as many or more, or use another folder to start anew."
-            )
-        if state.best is not None and (self.best is None or state.best["metric"] != self.recipe.best):
-            state.best = None
-        if self.best is not None and state.best is None and state.history and state.step % self.steps_per_epoch == 0:
-            self.keep_best()  # by another metric than before, of the weights that there are
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """The model has the weights that count."""
-        return nullcontext() if self.average is None else self.average.in_place()
-
-    def result(self) -> TimeSformer:
-        if self.best is not None and self.state.best is not None:
-            self.accelerator.wait_for_everyone()  # the main process has written it
-            self.final.load_state_dict(self.best.load(self.state.best))
-        else:
-            self.final.load_state_dict(self.weights())
-        return self.final.eval().requires_grad_()

@@ -27,13 +27,21 @@ __all__ = [
 
 Scores = dict[str, float | None]
 
-METRICS: dict[str, str] = {
-    **dict.fromkeys(("top1", "top5", "mean_class_accuracy", "macro_precision", "macro_recall", "macro_f1"), "higher"),
-    **dict.fromkeys(("mAP", "micro_precision", "micro_recall", "micro_f1", "exact"), "higher"),
-    **dict.fromkeys(("mae", "rmse"), "lower"),
-    **dict.fromkeys(("r2", "pearson", "spearman"), "higher"),
+METRICS: dict[str, dict[str, str]] = {
+    "classes": dict.fromkeys(
+        ("top1", "top5", "mean_class_accuracy", "macro_precision", "macro_f1", "mAP"),
+        "higher",
+    ),
+    "multilabel": dict.fromkeys(
+        ("mAP", "macro_precision", "macro_recall", "macro_f1", "micro_precision", "micro_recall", "micro_f1", "exact"),
+        "higher",
+    ),
+    "regression": {
+        **dict.fromkeys(("mae", "rmse"), "lower"),
+        **dict.fromkeys(("r2", "pearson", "spearman"), "higher"),
+    },
 }
-"""Every metric -> what is better."""
+"""Kind of target -> each of its metrics -> what is better."""
 
 
 def confusion(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

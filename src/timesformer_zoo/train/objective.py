@@ -170,8 +170,13 @@ class Scale:
 
     @contextmanager
     def outputs_in_units(self, model: Any) -> Iterator[None]:
-        """While a model that is trained is looked at, its head gives values in their units."""
-        hook = model.head.register_forward_hook(lambda head, args, outputs: self.to_units(outputs))
+        """While a model that is trained is looked at, its outputs are values in their units, float64.
+
+        Args:
+            model: as accelerate prepared it. Of a part of it, outputs may be in half precision, which is too coarse for
+                values far from 0, and torch.compile would not see the change.
+        """
+        hook = model.register_forward_hook(lambda model, args, outputs: self.to_units(outputs.double()))
         try:
             yield
         finally:

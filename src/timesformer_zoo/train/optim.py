@@ -36,11 +36,11 @@ __all__ = [
 def freeze(model: TimeSformer, layers: str) -> list[nn.Module]:
     """Take the gradient from layers, as `Recipe.freeze` names them; layers are those of timm's layer decay.
 
-    An optimizer made afterwards leaves them out, and so does weight decay.
+    An optimizer made afterwards leaves them out, and so does weight decay. What had no gradient before has none.
 
     Returns:
-        The modules that are frozen as a whole. A training step puts them in evaluation mode, so that drop path does
-        not disturb what can no longer adapt to it.
+        The modules that are frozen as a whole, by this or before. A training step puts them in evaluation mode, so that
+        drop path does not disturb what can no longer adapt to it.
 
     Raises:
         ValueError: more blocks than the model has.
@@ -56,7 +56,8 @@ def freeze(model: TimeSformer, layers: str) -> list[nn.Module]:
         last = int(layers) if last is None else last
         names = {name for group, members in groups.items() if group <= last for name in members} - head
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in names)
+        if name in names:
+            parameter.requires_grad_(False)
     whole = (module for module in model.modules() if module is not model and any(True for _ in module.parameters()))
     return [module for module in whole if not any(p.requires_grad for p in module.parameters())]
 
@@ -128,20 +129,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def mix_clips(recipe: Recipe, num_classes: int) -> Callable[[torch.Tensor, torch.Tensor], Any]:
-    """MixUp and CutMix of torchvision: (clips (B, C, T, H, W), labels (B,)) -> (clips, targets (B, num_classes)).
+def mix_clips(recipe: Recipe, num_classes: int) -> Callable[[torch.Tensor, torch.Tensor, int], Any]:
+    """MixUp and CutMix of torchvision: (clips (B, C, T, H, W), labels (B,), seed) -> (clips, targets (B, num_classes)).
 
-    All frames of a clip are mixed alike. Without either, or for a single clip, both come back as they are.
+    All frames of a clip are mixed alike. Without either, or for a single clip, both come back as they are. Which of the
+    two, and how much of each clip, follow from the seed alone, whatever the number of clips.
     """
     mixers = [v2.MixUp(alpha=recipe.mixup, num_classes=num_classes)] if recipe.mixup else []
     mixers += [v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes)] if recipe.cutmix else []
     choice = v2.RandomChoice(mixers) if mixers else None
 
-    def mix(clips: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def mix(clips: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         if choice is None or len(labels) < 2:
             return clips, labels
         # CutMix looks at the last two dimensions only, so it does not mind C and T the other way round.
-        mixed, targets = choice(tv_tensors.Video(clips), labels)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            mixed, targets = choice(tv_tensors.Video(clips), labels)
         return mixed.as_subclass(torch.Tensor), targets
 
     return mix

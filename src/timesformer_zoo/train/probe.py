@@ -21,9 +21,10 @@ from timesformer_zoo.data.batches import OnError, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import fuse_views
 from timesformer_zoo.train.features import cached_features, rows_of
-from timesformer_zoo.train.finetune import Finetuned, PathLike, check_model
+from timesformer_zoo.train.finetune import Finetuned
 from timesformer_zoo.train.optim import class_weights
 from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.train.run import PathLike, check_model
 from timesformer_zoo.video.clip import clip_spec
 
 if TYPE_CHECKING:

@@ -92,6 +92,11 @@ class Recipe:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("lr", "weight_decay", "warmup", "mixup", "cutmix"):
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
+        for name in ("momentum", "drop_path", "label_smoothing", "ema"):
+            _require(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "0 or more, and less than 1")
+        for name in ("layer_decay", "clip_grad"):
+            _require(getattr(self, name) is None or getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        _require(list(self.milestones) == sorted(self.milestones), "milestones", self.milestones, "ascending epochs")
         _require(0 <= self.rand_augment <= 30, "rand_augment", self.rand_augment, "0 to 30")
         kinds = ("none", "embed", "backbone")
         _require(

@@ -55,8 +55,8 @@ class RunState:
         for name, now in self.identity.items():
             if (then := state["identity"].get(name)) != now:
                 raise ValueError(
-                    f"The checkpoint was made with {name} = {then}, now it is {now}. Use the same to go on, or another "
-                    f"folder to start anew. Of a recipe, {', '.join(sorted(MAY_CHANGE))} may change."
+                    f"The training state was made with {name} = {then}, now it is {now}. Use the same to go on, or "
+                    f"another folder to start anew. Of a recipe, {', '.join(sorted(MAY_CHANGE))} may change."
                 )
         self.recipe_before = state["recipe"]
         kept = ("identity", "recipe", "recipe_before")
@@ -86,13 +86,19 @@ class TrainingState:
             scaler = self.accelerator.scaler
             torch.save({"run": self.run.state_dict(), "scaler": scaler and scaler.state_dict()}, folder / "run.pt")
 
+    @staticmethod
+    def run_in(folder: Path) -> dict[str, Any]:
+        """What a folder has besides tensors: the state of the run ("run", see `RunState`) and of the scaler."""
+        found: dict[str, Any] = torch.load(folder / "run.pt", weights_only=True)
+        return found
+
     def load(self, folder: Path) -> None:
         """Go on from what a folder has.
 
         Raises:
             ValueError: it is another run's.
         """
-        rest = torch.load(folder / "run.pt", weights_only=True)
+        rest = self.run_in(folder)
         self.run.load_state_dict(rest["run"])
         if self.accelerator.scaler is not None and rest["scaler"]:
             self.accelerator.scaler.load_state_dict(rest["scaler"])

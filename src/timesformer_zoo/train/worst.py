@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from PIL import Image
 
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.train.evaluation import Evaluation, Outcome
+from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.reader import open_video
+from timesformer_zoo.video.remote import shown
 from timesformer_zoo.writing import whole_file
 
 __all__ = ["save_worst", "worst_in_words"]
@@ -47,7 +50,7 @@ def save_worst(
         The path.
     """
     title = escape(f"{result.data} {result.split}: the worst {min(count, result.count)} of {result.count} videos")
-    sections = [_section(video, frames, height) for video in result.worst(count)]
+    sections = [_section(video, result.content, frames, height) for video in result.worst(count)]
     head = ['<!doctype html>\n<html lang="en">\n<meta charset="utf-8">', f"<title>{title}</title>"]
     head += [f"<style>\n{_STYLE}\n</style>", f"<h1>{title}</h1>", f"<p>{escape(result.summary().splitlines()[0])}</p>"]
     path = Path(path)
@@ -56,9 +59,9 @@ def save_worst(
     return path
 
 
-def _section(video: Outcome, frames: int, height: int) -> str:
+def _section(video: Outcome, content: Callable[[str], Readable] | None, frames: int, height: int) -> str:
     try:
-        pictures = "".join(f'<img alt="" src="{_picture(p)}">' for p in _thumbnails(video, frames, height))
+        pictures = "".join(f'<img alt="" src="{_picture(p)}">' for p in _thumbnails(video, content, frames, height))
     except VideoReadError as error:  # it could be read when it was evaluated; the page is of use without it
         pictures = f"<p>{escape(str(error))}</p>"
     rows = [
@@ -69,9 +72,12 @@ def _section(video: Outcome, frames: int, height: int) -> str:
     return "<section>\n" + "\n".join(rows) + "\n</section>"
 
 
-def _thumbnails(video: Outcome, count: int, height: int) -> list[Image.Image]:
+def _thumbnails(
+    video: Outcome, content: Callable[[str], Readable] | None, count: int, height: int
+) -> list[Image.Image]:
     """Pictures of the frames in the middle of `count` equal pieces of the part that was evaluated."""
-    file = open_video(video.prediction.path, isolated=True)
+    path = video.prediction.path
+    file = open_video(path if content is None else content(path), isolated=True)
     first, stop = 0, file.num_frames
     if file.fps:
         first = min(round((video.prediction.start or 0) * file.fps), stop - 1)
@@ -101,12 +107,12 @@ def _said(video: Outcome) -> str:
     said = video.prediction
     if said.values:
         return ", ".join(f"{name} {value:.6g}" for name, value in said.values.items())
-    shown = [score for score in said.top if score.label in said.labels] or said.top[:1]
-    return " + ".join(f"{score.label} {score.probability:.1%}" for score in shown)
+    there = [score for score in said.top if score.label in said.labels] or said.top[:1]
+    return " + ".join(f"{score.label} {score.probability:.1%}" for score in there)
 
 
 def _place(video: Outcome) -> str:
     said = video.prediction
     if said.start is None and said.end is None:
-        return said.path
-    return f"{said.path} from {said.start or 0:g} s to {'its end' if said.end is None else f'{said.end:g} s'}"
+        return shown(said.path)
+    return f"{shown(said.path)} from {said.start or 0:g} s to {'its end' if said.end is None else f'{said.end:g} s'}"
