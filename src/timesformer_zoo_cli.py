@@ -32,7 +32,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
     **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
     "comet_ml": "comet-ml",
 }
-LICENCES = ("apache-2.0", "cc-by-nc-4.0")
+LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
 KINDS = ("classes", "multilabel", "regression")
 PROTOCOLS = {

@@ -17,7 +17,7 @@ NAMES = {f"timesformer_{size}_{mode}": (mode, *SIZES[size]) for size in SIZES fo
 VITL14 = {"timesformer_vitl14_joint", "timesformer_vitl14_frozen"}  # for encoders that others publish
 NAMES |= {f"timesformer_vitl14_{mode}": (mode, 8, 224, 1024, 24, 16, 14) for mode in ("joint", "frozen")}
 # Without a tag these are as the first of their checkpoints, another project's encoder, has it: 4 frames and no head.
-ENCODERS = ("timesformer_base_frozen", "timesformer_vitl14_joint", "timesformer_vitl14_frozen")
+ENCODERS = ("timesformer_vitl14_joint", "timesformer_vitl14_frozen")
 PUBLISHED = {  # exact numbers of parameters of the authors' models, and of the paper's modes by its table 1
     "timesformer_base_space_only": (400, 86_106_256),
     "timesformer_base_joint": (400, 86_112_400),
