@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["in_fresh_process", "in_turns", "ratio", "seconds", "working_memory"]
+__all__ = ["cpu_seconds", "descendants", "in_fresh_process", "in_turns", "memory", "ratio", "seconds", "working_memory"]
 
 Result = TypeVar("Result")
 MIB = 2**20
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, of the system's count of CPU time
 
 
 def seconds(function: Callable[[], Any], device: str = "cpu") -> float:
@@ -70,10 +73,39 @@ def working_memory(function: Callable[[], Any], device: str = "cpu") -> int:
     return _status("VmHWM") - before
 
 
-def _status(field: str) -> int:
-    """A size from /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def _status(field: str, file: str = "/proc/self/status") -> int:
+    """A size from a file of /proc, in bytes."""
+    lines = Path(file).read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def descendants(pid: int | None = None) -> list[int]:
+    """The processes that one (None: this one) started, that those started, and so on, parents first. Linux only."""
+    found = [os.getpid() if pid is None else pid]
+    for parent in found:  # which grows
+        for file in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):  # it has just ended
+                found += map(int, file.read_text().split())
+    return found[1:]
+
+
+def cpu_seconds(pids: Iterable[int] | None = None) -> float:
+    """CPU time so far of some processes, with that of children that ended; None: of this one and its descendants."""
+    ticks = 0
+    for pid in [os.getpid(), *descendants()] if pids is None else pids:
+        with suppress(OSError):
+            ticks += sum(map(int, _fields(Path(f"/proc/{pid}/stat"))[11:15]))
+    return ticks * TICK
+
+
+def _fields(stat: Path) -> list[str]:
+    """Of /proc/PID/stat, from the third on, which follow the program's name in brackets."""
+    return stat.read_text().rpartition(")")[2].split()
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Resident memory of a process in bytes: (its peak, what it has written and shares with no other, now)."""
+    return _status("VmHWM", f"/proc/{pid}/status"), _status("Private_Dirty", f"/proc/{pid}/smaps_rollup")
 
 
 def in_fresh_process(function: Callable[..., Result], *args: Any) -> Result | None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo import Batch, VideoDataset, make_loader, read_videos, save_pretrained
+from timesformer_zoo import Batch, VideoDataset, make_loader, normalize_clips, read_videos, save_pretrained
 
 
 class Classifier(lightning.LightningModule):
@@ -21,14 +21,15 @@ class Classifier(lightning.LightningModule):
         self.model = model
 
     def training_step(self, batch: Batch) -> torch.Tensor:
-        loss = F.cross_entropy(self.model(batch.clips.flatten(0, 1)), batch.labels)  # (B, 1, C, T, H, W): one clip each
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        clips = normalize_clips(batch.clips.flatten(0, 1), self.model)  # (B, 1, 3, T, H, W) uint8: one clip each
+        loss = F.cross_entropy(self.model(clips), batch.targets)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.targets))
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        views = batch.clips.shape[1]  # (B, V, C, T, H, W)
+        views = batch.clips.shape[1]  # (B, V, C, T, H, W), normalised
         scores = self.model(batch.clips.flatten(0, 1)).unflatten(0, (-1, views)).sum(1)
-        self.log("top1", (scores.argmax(1) == batch.labels).float().mean(), batch_size=len(batch.labels))
+        self.log("top1", (scores.argmax(1) == batch.targets).float().mean(), batch_size=len(batch.targets))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=3e-4, weight_decay=0.05)

@@ -11,7 +11,15 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, RandomSampler
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo import VideoDataset, evaluate, make_loader, read_videos, save_pretrained, set_labels
+from timesformer_zoo import (
+    VideoDataset,
+    evaluate,
+    make_loader,
+    normalize_clips,
+    read_videos,
+    save_pretrained,
+    set_labels,
+)
 
 parser = argparse.ArgumentParser()
 parser.add_argument("videos")
@@ -34,8 +42,9 @@ loader = make_loader(dataset, BatchSampler(RandomSampler(dataset), 8, drop_last=
 for epoch in range(args.epochs):
     model.train()
     for batch in loader:
-        clips = batch.clips.flatten(0, 1).to(device)  # (B, 1, C, T, H, W) -> (B, C, T, H, W)
-        loss = F.cross_entropy(model(clips), batch.labels.to(device))
+        # Training clips are bytes until they are on the device: (B, 1, 3, T, H, W) uint8 -> (B, C, T, H, W) float32
+        clips = normalize_clips(batch.clips.flatten(0, 1).to(device), model)
+        loss = F.cross_entropy(model(clips), batch.targets.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -135,8 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
     # The recipe is for models of the base's size; so small a one takes a higher rate.
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1.5e-3, 4e-3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    changes = ["epochs=10", "warmup=1"]
-    parser.add_argument("--set", nargs="*", default=changes, metavar="FIELD=VALUE", help="changes to the recipe")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--warmup", type=float, default=1, help="epochs")
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args(arguments)
 
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, val, test = (read_videos("folder", args.out / "clips", split) for split in counts)
     print(train.report(), val.report(), test.report(), sep="\n")
 
-    small = RECIPES["small-data"].with_settings(args.set)
+    small = replace(RECIPES["small-data"], epochs=args.epochs, warmup=args.warmup)
     curves, results = {}, {}
     for way in WAYS:
         # Layer decay keeps the early layers near their weights, which makes sense only where these are worth keeping.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 import timesformer_zoo  # noqa: F401  (registers the models with timm)
-from timesformer_zoo import Item, VideoDataset, read_videos, save_pretrained
+from timesformer_zoo import Item, VideoDataset, normalize_clips, read_videos, save_pretrained
 
 
 class ForTrainer(torch.nn.Module):
@@ -22,6 +22,8 @@ class ForTrainer(torch.nn.Module):
         self.model = model
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.training:  # clips are bytes until they are on the device; test views are normalised
+            pixel_values = normalize_clips(pixel_values, self.model)
         views = pixel_values.shape[1]  # (B, V, C, T, H, W); in training, V is 1
         logits = self.model(pixel_values.flatten(0, 1)).unflatten(0, (-1, views)).mean(1)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
@@ -29,7 +31,7 @@ class ForTrainer(torch.nn.Module):
 
 def collate(items: list[Item]) -> dict[str, torch.Tensor]:
     clips = torch.stack([item.clips for item in items if item.clips is not None])
-    return {"pixel_values": clips, "labels": torch.tensor([item.label for item in items])}
+    return {"pixel_values": clips, "labels": torch.tensor([item.target for item in items])}
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -2,15 +2,19 @@
 
 It lies beside the package, and imports nothing of it before a verb runs: importing the package imports torch and timm,
 which takes seconds, and help, a typing error and shell completion need neither. So choices and defaults are literal
-here; the tests hold them to the tables that they come from.
+here; the tests hold them to the tables that they come from. The recipes alone are read: their file needs nothing slow.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from errno import EDQUOT, EFBIG, ENOSPC
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -18,10 +22,19 @@ from typing import Any, NamedTuple
 
 __all__ = ["VERBS", "main", "parse"]
 
-MODES = ("space_only", "joint", "divided", "local_global", "axial")
+MODES = ("space_only", "joint", "divided", "local_global", "axial", "frozen")
 TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
-LICENCES = ("apache-2.0", "cc-by-nc-4.0")
-RECIPES = ("paper", "small-data")
+PACKAGES = {  # what some verbs need, and what to install for it
+    **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
+    **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
+    "datasets": "'timesformer-zoo[datasets]'",
+    "aiohttp": "'timesformer-zoo[remote]'",
+    **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
+    "comet_ml": "comet-ml",
+}
+LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
+ENGINES = ("local", "ray")
+KINDS = ("classes", "multilabel", "regression")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
     "official": "the authors' code: clips from frame 0, sum of the logits",
@@ -29,9 +42,12 @@ PROTOCOLS = {
 }
 DATASETS = {
     "folder": "a folder per class, in train/ and val/ or not",
-    "list": "a line per video: path label, or path,label[,start,end,split] with a header",
+    "list": "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+    "run;sit; or a column of numbers for each label (0 and 1) or value",
     "json": "objects with path, label and, for parts of a video, start and end",
     "videofolder": "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
+    "shards": "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
+    "datasets": "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
     "kinetics400": "Kinetics-400: label,youtube_id,time_start,time_end,split",
     "kinetics600": "Kinetics-600: label,youtube_id,time_start,time_end,split",
     "ssv2": "Something-Something V2: videos, or folders of frames, called by their id",
@@ -55,7 +71,8 @@ def _classify(parser: ArgumentParser) -> None:
         metavar="VIDEO",
         nargs="+",
         help="a video file, a folder (all videos in it and below), a folder of one video's frames, a pattern such as "
-        "'**/*.mp4', or - for a list of these on standard input, one a line",
+        "'**/*.mp4', an address of a file or folder (https://…, hf://…), or - for a list of these on "
+        "standard input, one a line",
     )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
@@ -93,6 +110,30 @@ def _classify(parser: ArgumentParser) -> None:
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
+    _many(parser)
+
+
+def _many(parser: ArgumentParser) -> None:
+    """Arguments of the verbs that work on many files."""
+    group = parser.add_argument_group("many files")
+    group.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="write JSON lines there and print only how many; the same command again does what is left",
+    )
+    group.add_argument("--retry-errors", action="store_true", help="do again the videos that FOLDER has an error of")
+    group.add_argument(
+        "--engine", default="local", choices=ENGINES, help="this process, or a Ray cluster (default: %(default)s)"
+    )
+    group.add_argument("--address", help="ray: of the cluster, auto or HOST:PORT (default: this machine alone)")
+    group.add_argument("--workers", metavar="N", type=int, help="ray: at most (default: as many as have room)")
+    group.add_argument("--cpus", metavar="N", type=float, help="ray: cores of a worker (default: 1)")
+    group.add_argument("--gpus", metavar="N", type=float, help="ray: of a worker, such as 0.25 (default: 1 if any)")
+    group.add_argument("--timeout", metavar="SECONDS", type=float, help="ray: give up a video that takes longer")
+    group.add_argument(
+        "--attempts", metavar="N", type=int, help="ray: give up a video that N workers died of (default: 3)"
+    )
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -105,9 +146,19 @@ def _list(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each model")
 
 
+def _place(text: str) -> Path | str:
+    """Of an address, pathlib would take one of the slashes away."""
+    return text if "://" in text else Path(text)
+
+
 def _data(parser: ArgumentParser) -> None:
     """Arguments of the verbs that read a data set."""
-    videos = parser.add_argument("videos", metavar="VIDEOS", type=Path, help="folder of the videos")
+    videos = parser.add_argument(
+        "videos",
+        metavar="VIDEOS",
+        type=_place,
+        help="folder of the videos: a path, or an address such as hf://datasets/me/clips",
+    )
     videos.complete = _FILES  # type: ignore[attr-defined]
     parser.add_argument(
         "--data",
@@ -117,13 +168,22 @@ def _data(parser: ArgumentParser) -> None:
         help="kind of data set, see below (default: %(default)s)",
     )
     parser.add_argument(
-        "--annotations", metavar="PATH", type=Path, help="annotation file, or the folder with the published files"
+        "--annotations", metavar="PATH", type=_place, help="annotation file, or the folder with the published files"
     )
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
+    parser.add_argument(
+        "--task",
+        choices=KINDS,
+        help="kind of target: a class for each video, any number of labels, or values (default: as the list says)",
+    )
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=4, help="processes that decode videos (default: %(default)s)"
+        "--workers",
+        metavar="N",
+        type=int,
+        default=min(4, _cores()),
+        help="processes that decode videos, for each that trains (default: 4, or as many as there are cores)",
     )
     parser.add_argument(
         "--on-error",
@@ -132,6 +192,11 @@ def _data(parser: ArgumentParser) -> None:
         help="for missing and unreadable videos: stop, or go on and list them at the end (default: %(default)s)",
     )
     parser.add_argument("--amp", choices=("no", "bf16", "fp16"), help="precision (default: as accelerate was set up)")
+
+
+def _cores() -> int:
+    """That this process may use; torch warns of more workers."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finetune(parser: ArgumentParser) -> None:
@@ -160,10 +225,6 @@ def _finetune(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clip", nargs="*", default=[], metavar="FIELD=JSON", help="how clips are sampled, such as stride=4 flip=false"
     )
-    parser.add_argument("--recipe", default="small-data", choices=RECIPES, help="default: %(default)s")
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes to the recipe, such as epochs=5 lr=1e-4"
-    )
     parser.add_argument(
         "--save-every",
         metavar="N",
@@ -171,12 +232,103 @@ def _finetune(parser: ArgumentParser) -> None:
         help="optimizer steps between training states, besides one after each epoch",
     )
     parser.add_argument("--grad-checkpointing", action="store_true", help="less memory for more time")
-    parser.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard")
+    parser.add_argument(
+        "--track",
+        metavar="NAMES",
+        type=_words,
+        default=[],
+        help="trackers that accelerate knows, such as tensorboard (it writes to OUT/tensorboard), wandb, trackio; "
+        "several with commas",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be read, trained and written, and how long it takes by a few real steps; leaves nothing",
+    )
+    instead.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="try learning rates from low to high, suggest one, and draw the curve to OUT/learning_rate.png",
+    )
+    instead.add_argument(
+        "--probe",
+        action="store_true",
+        help="train nothing but a linear head, on features that are computed once and kept in OUT/features",
+    )
     parser.add_argument(
         "--json",
         action="store_true",
         help="print JSON, one object in a line for each epoch and one for the model at the end; all else to stderr",
     )
+    _recipe(parser)
+
+
+@cache
+def _recipes() -> tuple[Any, dict[str, Any]]:
+    """Recipe and RECIPES of train/recipe.py, run by itself: an import of it would import the package."""
+    names = runpy.run_path(str(Path(__file__).parent / "timesformer_zoo" / "train" / "recipe.py"))
+    return names["Recipe"], names["RECIPES"]
+
+
+def _recipe(parser: ArgumentParser) -> None:
+    """An option for each field of a recipe; the arguments have those alone that were given."""
+    recipe, recipes = _recipes()
+    group = parser.add_argument_group("recipe", "Each value of the recipe can be another.")
+    group.add_argument("--recipe", default="small-data", choices=recipes, help="default: %(default)s")
+    for field in fields(recipe):
+        values = {name: _text(getattr(made, field.name)) for name, made in recipes.items()}
+        same = len(set(values.values())) == 1
+        shown = values["paper"] if same else ", ".join(f"{name}: {value}" for name, value in values.items())
+        help = f"{field.metadata['help']} ({'default: ' if same else ''}{shown})".replace("%", "%%")
+        option = f"--{field.name.replace('_', '-')}"
+        if field.type == "bool":
+            group.add_argument(option, action=BooleanOptionalAction, default=SUPPRESS, help=help)
+            continue
+        metavar, parse = _VALUES[str(field.type)]
+        group.add_argument(option, metavar=metavar, type=parse, default=SUPPRESS, help=help)
+        if field.name == "freeze":
+            both: dict[str, Any] = dict(action="store_const", const="backbone", default=SUPPRESS)
+            group.add_argument("--head-only", dest="freeze", help="the same as --freeze backbone", **both)
+
+
+def _text(value: Any) -> str:
+    """A recipe's value as its option takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else "no" if value is False else str(value)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _count_or_none(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def _word_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+# A field's type -> what stands for its value in the help, and how to read it
+_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "int": ("N", int),
+    "float": ("X", float),
+    "str": ("NAME", str),
+    "tuple[int, ...]": ("N,N", _numbers),
+    "float | None": ("X", _number_or_none),
+    "int | None": ("N", _count_or_none),
+    "str | tuple[float, ...] | None": ("NAME", _word_or_none),
+}
 
 
 def _evaluate(parser: ArgumentParser) -> None:
@@ -200,7 +352,16 @@ def _evaluate(parser: ArgumentParser) -> None:
         default=8,
         help="views that run at once in a process (default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for results.json and confusion.png")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="for results.json, predictions.jsonl (a line a video), confusion.png and, with --errors, errors.html",
+    )
+    parser.add_argument(
+        "--errors", metavar="N", type=int, default=0, help="show the N worst videos, with pictures in OUT/errors.html"
+    )
+    parser.add_argument("--card", action="store_true", help="add the scores to the card of MODEL, which is a folder")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -216,6 +377,7 @@ def _convert(parser: ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--to", required=True, choices=("native", "transformers"), help="format of OUT")
     parser.add_argument("--model", metavar="NAME", help="what IN is, as timesformer_base_divided.ssv2")
+    parser.add_argument("--num-heads", metavar="N", type=int, help="where IN has no registered model's width")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     parser.add_argument("--json", action="store_true", help=JSON)
 
@@ -224,8 +386,12 @@ def _push(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"what to publish: {MODEL}")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; made if it does not exist")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="class names, a line each (default: the model's)")
+    # For the card, which has what `finetune` and `evaluate --card` know without them.
     parser.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[], help="for the card; repeatable")
     parser.add_argument("--training-data", metavar="TEXT", help="what it was trained on, for the card")
+    parser.add_argument(
+        "--dataset", metavar="OWNER/NAME", action="append", default=[], help="of the Hub, that it was trained on"
+    )
     parser.add_argument("--eval-data", metavar="TEXT", help="what the metrics were measured on")
     parser.add_argument("--license", metavar="NAME", help="default: that of the weights it started from")
     parser.add_argument("--example", metavar="VIDEO", type=Path, help="a video to go with it, for the widget")
@@ -256,10 +422,13 @@ VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
     "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
     "finetune": Verb(
-        "train a model on a data set", "videos/ --out run --set epochs=5", _finetune, _table("data sets", DATASETS)
+        "train a model on a data set",
+        "videos/ --out run --epochs 5 --lr 3e-4",
+        _finetune,
+        _table("data sets", DATASETS),
     ),
     "evaluate": Verb(
-        "accuracy on a data set",
+        "scores on a data set, and what went wrong",
         "run/model videos/ --split val --out scores",
         _evaluate,
         _table("protocols", PROTOCOLS) + _table("data sets", DATASETS),
@@ -269,7 +438,7 @@ VERBS = {
         "weights.pyth mine --model timesformer_base_divided.k400 --to transformers",
         _convert,
     ),
-    "push": Verb("publish a model on the Hugging Face Hub", "run/model me/mine --metric accuracy=0.93", _push),
+    "push": Verb("publish a model on the Hugging Face Hub", "run/model me/mine", _push),
 }
 
 
@@ -352,18 +521,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         problem, status = "interrupted; what it has printed or written is done", 130
     except BrokenPipeError:  # who read the output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush on exit
+        _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "tensorboard"):
+        if error.name not in PACKAGES:
             raise
-        problem, status = f"it needs {error.name}: pip install 'timesformer-zoo[train]'", 1
-    except (OSError, ValueError) as error:
+        problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
+    except (OSError, ValueError, FloatingPointError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 
-        problem, status = str(error), 1 if isinstance(error, (TimesformerZooError, OSError)) else 2
+        problem, status = (
+            str(error),
+            1 if isinstance(error, (TimesformerZooError, OSError, FloatingPointError)) else 2,
+        )
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG) and error.filename is None:
+            problem = f"the output could not be written: {error.strerror}"  # as of `classify --json > FILE`
+            _drop_output()
     print(f"timesformer-zoo {args.verb}: {problem}", file=sys.stderr)
     return status
+
+
+def _drop_output() -> None:
+    """Let Python's own flush on exit, of what could not be written, do nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -173,15 +173,11 @@ class _Played(NamedTuple):
 
     def shows(self, index: int, picture: np.ndarray) -> bool:
         """As the picture of that number, or at the time of the packet of that number, in the order shown."""
-        by_number = [shown for pictures in (self.pictures, self.again) for _, shown in pictures[index:][:1]]
-        return self.shows_at(self.times[index:][:1], picture) or any(
-            difference(picture, shown) <= _ALIKE for shown in by_number
-        )
-
-    def shows_at(self, times: list[int], picture: np.ndarray) -> bool:
-        return any(
-            difference(picture, shown) <= _ALIKE for time, shown in [*self.pictures, *self.again] if time in times
-        )
+        for pictures in (self.pictures, self.again):
+            at = [shown for time, shown in pictures if index < len(self.times) and time == self.times[index]]
+            if any(difference(picture, shown) <= _ALIKE for shown in [*at, *(p for _, p in pictures[index:][:1])]):
+                return True
+        return False
 
 
 def _reader() -> Any:

@@ -14,6 +14,7 @@ STEPS = {
     "divided": ["time", "space"],
     "local_global": ["local", "sparse_global"],
     "axial": ["time", "width", "height"],
+    "frozen": ["time", "space"],
 }
 
 
@@ -55,6 +56,20 @@ def linear(x, weights, name):
 
 def layer_norm(x, weights, name):
     return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-6)
+
+
+def frozen_attention(x, weights, name, step, grid, heads):
+    """Attention and projection of one step of Frozen in Time: (B, L, D), without a residual; and (B, A, L, L).
+
+    From its paper's figure and its code's behaviour: the class token's row and column are not masked, in either step.
+    """
+    group = group_of_patches(step, grid)
+    allowed = torch.ones(1 + len(group), 1 + len(group), dtype=torch.bool)
+    allowed[1:, 1:] = group[:, None] == group[None, :]
+    q, k, v = linear(layer_norm(x, weights, f"{name}.norm"), weights, f"{name}.qkv").chunk(3, -1)
+    q, k, v = (y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (q, k, v))  # B A L d
+    attention = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~allowed, -torch.inf).softmax(-1)
+    return linear((attention @ v).transpose(1, 2).flatten(2), weights, f"{name}.proj"), attention
 
 
 def attention_step(x, weights, name, step, grid, heads):
@@ -108,9 +123,16 @@ def dense(model, x):
 
     blocks, matrices = [], []
     for i in range(model.depth):
+        looked_at = x
         for step in STEPS[mode]:
-            x, matrix = attention_step(x, weights, f"blocks.{i}.steps.{step}", step, grid, model.num_heads)
+            place = (weights, f"blocks.{i}.steps.{step}", step, grid, model.num_heads)
+            if mode == "frozen":
+                seen, matrix = frozen_attention(looked_at, *place)
+                looked_at = x + seen
+            else:
+                looked_at, matrix = attention_step(looked_at, *place)
             matrices.append(matrix)
+        x = looked_at
         y = layer_norm(x, weights, f"blocks.{i}.norm")
         x = x + linear(F.gelu(linear(y, weights, f"blocks.{i}.mlp.fc1")), weights, f"blocks.{i}.mlp.fc2")
         blocks.append(x)

@@ -24,11 +24,11 @@ def pieces(film: str, count: int, length: int = 16, height: int = 48) -> list[to
     return list(small.round().to(torch.uint8).permute(0, 2, 3, 1).split(length))
 
 
-def write(path: Path, frames: torch.Tensor, fps: int = 25) -> Path:
+def write(path: Path, frames: torch.Tensor, fps: int = 25, **options: str) -> Path:
     """(T, H, W, 3) uint8 as a video file, well encoded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=fps, options={"crf": "12", "threads": "1"})
+        stream = out.add_stream("libx264", rate=fps, options={"crf": "12", "threads": "1", **options})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames.numpy():
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -26,9 +26,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 from hub_repos import Blob, HubError, Repo, Request, is_lfs
 
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         return repo
 
     def owns(self, repo_id: str) -> bool:
-        return self.user == repo_id.partition("/")[0]
+        return self.user == repo_id.removeprefix("datasets/").partition("/")[0]
 
     def tree(self, repo: Repo, revision: str) -> tuple[str, dict[str, Blob]]:
         """The commit hash behind a branch, a tag or a hash, and its files."""
@@ -172,14 +172,20 @@ class Handler(BaseHTTPRequestHandler):
         access = {"private": repository.private, "gated": "auto" if repository.gated else False}
         self.reply({"id": repo, "sha": commit, "siblings": [{"rfilename": path} for path in files], **access})
 
-    def listing(self, repo: str, rev: str) -> None:
+    def listing(self, repo: str, rev: str, path: str) -> None:
+        """Of the repository or a folder in it: what is in it, or, recursively, all below."""
         _, files = self.tree(self.find(repo), rev)
-        entries: list[dict[str, object]] = []
-        for path, blob in files.items():
-            etag, lfs = blob.etag(path), is_lfs(path, blob.size)
-            entry = {"type": "file", "path": path, "size": blob.size, "oid": etag[:40]}
-            entries.append(entry | ({"lfs": {"oid": etag, "size": blob.size, "pointerSize": 134}} if lfs else {}))
-        self.reply([entry for entry in entries if "recursive=true" in self.path or "/" not in str(entry["path"])])
+        below, start = "recursive=true" in self.path.lower(), f"{path}/" if path else ""
+        entries = [e for e in _entries(files) if e["path"].startswith(start)]
+        if not entries:
+            raise HubError(404, "Entry not found", "EntryNotFound")
+        self.reply([e for e in entries if below or "/" not in e["path"].removeprefix(start)])
+
+    def paths_info(self, repo: str, rev: str) -> None:
+        _, files = self.tree(self.find(repo), rev)
+        body = b"".join(self.body).decode()
+        asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+        self.reply([entry for entry in _entries(files) if entry["path"] in asked])
 
     def whoami(self) -> None:
         if self.user is None:
@@ -257,13 +263,25 @@ class Handler(BaseHTTPRequestHandler):
         self.reply({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.endpoint}/{repo}/commit/{oid}"})
 
 
+def _entries(files: Mapping[str, Blob]) -> list[dict[str, Any]]:
+    """Files and folders, as the Hub tells of them."""
+    entries: list[dict[str, Any]] = []
+    for path, blob in files.items():
+        etag, lfs = blob.etag(path), is_lfs(path, blob.size)
+        entry = {"type": "file", "path": path, "size": blob.size, "oid": etag[:40]}
+        entries.append(entry | ({"lfs": {"oid": etag, "size": blob.size, "pointerSize": 134}} if lfs else {}))
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
+    return entries + [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in sorted(folders)]
+
+
 # The "METHOD /path" of a request, without a query and with its parts quoted, and what answers it.
-_REPO, _REV, _PATH = "(?P<repo>[^/]+/[^/]+)", "(?P<rev>[^/]+)", "(?P<path>.+)"
+_REPO, _REV, _PATH = "(?P<repo>(?:datasets/)?[^/]+/[^/]+)", "(?P<rev>[^/]+)", "(?P<path>.+)"
 _ROUTES: dict[str, Callable[..., None]] = {
     f"(?:GET|HEAD) /{_REPO}/resolve/{_REV}/{_PATH}": Handler.resolve,
     f"(?:GET|HEAD) /cdn/{_REPO}/{_REV}/{_PATH}": Handler.download,
-    f"GET /api/models/{_REPO}(?:/revision/{_REV})?": Handler.model,
-    f"GET /api/models/{_REPO}/tree/{_REV}": Handler.listing,
+    f"GET /api/(?:models/)?{_REPO}(?:/revision/{_REV})?": Handler.model,
+    f"GET /api/(?:models/)?{_REPO}/tree/{_REV}(?:/{_PATH})?": Handler.listing,
+    f"POST /api/(?:models/)?{_REPO}/paths-info/{_REV}": Handler.paths_info,
     "GET /api/whoami-v2": Handler.whoami,
     "POST /api/repos/create": Handler.create,
     "POST /api/validate-yaml": Handler.validate,

@@ -16,7 +16,7 @@ from timesformer_zoo import TimeSformer, checkpoint_filter_fn
 
 DATA = Path(__file__).parent / "data" / "model"
 GOLDEN = sorted(path.stem for path in DATA.glob("*.safetensors"))
-MODES = ["space_only", "joint", "divided", "local_global", "axial"]
+MODES = ["space_only", "joint", "divided", "local_global", "axial", "frozen"]
 every_mode = pytest.mark.parametrize("mode", MODES)
 # For what does not depend on the mode: one with a class token a clip, and the one with a class token a frame.
 both_kinds = pytest.mark.parametrize("mode", ["divided", "space_only"])

@@ -17,15 +17,17 @@ import gpu  # noqa: E402
 import growth  # noqa: E402
 import hotspots  # noqa: E402
 import hour  # noqa: E402
+import loader  # noqa: E402
 import measuring  # noqa: E402
 import peers  # noqa: E402
 import products  # noqa: E402
 import quantize  # noqa: E402
 import results  # noqa: E402
+import scale  # noqa: E402
 import startup  # noqa: E402
 import training  # noqa: E402
 
-MODES = ["space_only", "joint", "divided", "local_global", "axial"]
+MODES = ["space_only", "joint", "divided", "local_global", "axial", "frozen"]
 SMALL = peers.Case("base_divided", 8, 224).quick()
 
 
@@ -42,6 +44,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (startup, "load base, released file", [], "all"),
         (startup, "carphone_pristine.mp4 to 3 views", [], "all"),
         (hour, "all of it", [], "all"),
+        (loader, "training, 340x256", [], "first"),
+        (loader, "evaluation, 340x256", [], "first"),
         (quantize, "bfloat16", [], "all"),
         (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
@@ -74,7 +78,8 @@ def test_operations_are_those_that_torch_counts(mode: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(peers.clip(case))
     assert products.operations(case, fused=False) == counter.get_total_flops()
-    assert (products.operations(case) < products.operations(case, fused=False)) == (len(model.attention.steps) > 1)
+    folds = any(step.linear for step in model.attention.steps[:-1])
+    assert (products.operations(case) < products.operations(case, fused=False)) == folds
 
 
 def test_peers_that_differ_are_not_timed() -> None:
@@ -140,7 +145,7 @@ def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, mon
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hour, hotspots, quantize)]
+    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize)]
     tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
@@ -156,3 +161,12 @@ def test_options_that_make_no_sense(capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(SystemExit):
             results.run("", [forward.TABLE], arguments)
         assert message in capsys.readouterr().err
+
+
+def test_what_many_videos_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(["--quick", "--videos", "3600"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny, once"))
+    *_, clips, read, classify, read_hours, classify_hours = [cell.strip() for cell in row.strip("| ").split("|")]
+    assert clips == "3"
+    assert abs(float(read) - float(read_hours)) < 0.51  # an hour a second
+    assert abs(float(classify) - float(classify_hours)) < 0.51

@@ -42,6 +42,14 @@ def test_maps_are_the_dense_weights_of_their_patches(mode, grid):
     for i, (matrix, step) in enumerate(zip(matrices, 2 * steps, strict=True)):
         number = group_of_patches(step, run_grid)
         ours = by_group(maps, f"blocks.{i // len(steps)}.{step}", step, mode == "space_only")
+        if mode == "frozen":  # the class token's row is a map of its own, the patches' have its column
+            key = f"blocks.{i // len(steps)}.{step}.class"
+            torch.testing.assert_close(maps.pop(key).double()[:, :, 0], matrix[:, :, 0], atol=2e-5, rtol=0)
+            for k, weights in zip(number.unique().tolist(), ours, strict=True):
+                tokens = 1 + (number == k).nonzero().flatten()
+                keys = torch.cat([torch.zeros(1, dtype=torch.long), tokens])
+                torch.testing.assert_close(weights.double(), matrix[:, :, tokens][..., keys], atol=2e-5, rtol=0)
+            continue
         joins, cls_row = step != "time", torch.zeros_like(matrix[:, :, 0])
         for k, weights in zip(number.unique().tolist(), ours, strict=True):
             tokens = 1 + (number == k).nonzero().flatten()
@@ -63,6 +71,15 @@ def test_maps_are_the_dense_weights_of_their_patches(mode, grid):
         ("divided", {"time": (2, 2, 4, 4, 3, 3), "space": (2, 3, 4, 9, 9)}),
         ("axial", {"time": (2, 2, 4, 4, 3, 3), "width": (2, 3, 2, 4, 5, 5), "height": (2, 3, 4, 4, 3, 3)}),
         (
+            "frozen",
+            {
+                "time.class": (2, 4, 1, 25),
+                "time": (2, 2, 4, 4, 3, 4),
+                "space.class": (2, 4, 1, 25),
+                "space": (2, 3, 4, 8, 9),
+            },
+        ),
+        (
             "local_global",
             {f"local.{k}": (2, 4, 7, 7) for k in range(4)}
             | {f"sparse_global.{k}": (2, 4, 5, 5) if k < 4 else (2, 4, 3, 3) for k in range(8)},
@@ -82,9 +99,12 @@ def test_rollout_is_the_product_of_the_dense_matrices(mode, grid):
     model, x = model_of(mode, grid), clip_of(grid)
     frames, h, w = grid
     product = None
-    for matrix in dense(model, x)["matrices"]:
-        matrix = matrix.mean(1)
-        matrix = (matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype)) / 2
+    matrices = [matrix.mean(1) for matrix in dense(model, x)["matrices"]]
+    same = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype)
+    if mode == "frozen":  # what the space step sees has gone through the time step; its residual has not
+        matrices = [space @ (time + same) / 2 for time, space in zip(matrices[::2], matrices[1::2], strict=True)]
+    for matrix in matrices:
+        matrix = (matrix + same) / 2
         product = matrix if product is None else matrix @ product
     for pool in ("token", "avg", "frame"):
         model.reset_classifier(5, pool)

@@ -9,24 +9,30 @@ import timesformer_zoo
 SOURCE = Path(timesformer_zoo.__file__).parent
 ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "errors": "",
+    "writing": "errors",
     "labels": "errors",
     "model": "",
-    "weights": "errors labels model",
+    "weights": "errors writing labels model",
     "factories": "errors labels model weights",
     "video": "errors",
     "data": "errors labels video",
-    "hub": "errors labels model weights factories video",
+    "engine": "errors writing video",
+    "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
-    "explanation": "errors labels model weights factories video hub",
-    "train": "errors labels model weights factories video hub results prediction explanation data",
-    "cli": "errors labels model weights factories video hub results prediction explanation data train",
+    "explanation": "errors writing labels model weights factories video hub",
+    "train": "errors writing labels model weights factories video hub results prediction explanation data",
+    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
     "av": ["video/container", "video/index", "video/decoders"],
     "decord": ["video/decoders"],
+    "fsspec": ["video/remote"],
+    "upath": ["video/remote"],
+    "datasets": ["data/sources"],
+    "ray": ["engine/cluster"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

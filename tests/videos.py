@@ -149,6 +149,25 @@ def start_in_the_middle(source: Path, path: Path, packets: int = 5) -> Path:
     return path
 
 
+def join_streams(source: Path, path: Path, at: int) -> Path:
+    """Two transport streams one behind the other, as downloads come in parts: a part counts its own packets from 0.
+
+    The times go on; `at` is the packet that the second part begins with.
+    """
+    parts = [path.with_name(f"part{number}.ts") for number in (1, 2)]
+    with av.open(str(source)) as given:
+        stream = given.streams.video[0]
+        packets = [packet for packet in given.demux(stream) if packet.size]
+        for part, some in zip(parts, (packets[:at], packets[at:]), strict=True):
+            with av.open(str(part), "w", options={"mpegts_copyts": "1"}) as out:
+                copy = out.add_stream_from_template(stream)
+                for packet in some:
+                    packet.stream = copy
+                    out.mux(packet)
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
 def insert_not_coded(source: Path, path: Path, places: Collection[int]) -> Path:
     """Puts MPEG-4 pictures "not coded" before some packets of an AVI, as XviD and DivX do for repeated frames."""
     packets = [(bytes(packet), packet.is_keyframe) for packet in packets_of(source)]

@@ -9,38 +9,48 @@ from typing import TYPE_CHECKING, Any
 from timesformer_zoo.errors import (
     AnnotationError,
     CheckpointError,
+    ClusterError,
     DownloadError,
     MissingVideosError,
+    OutputError,
     TimesformerZooError,
     UploadError,
     VideoReadError,
+    WriteError,
 )
 from timesformer_zoo.explanation import attention_maps, overlay, rollout
 from timesformer_zoo.factories import (
     checkpoint_of,
     timesformer_base_axial,
     timesformer_base_divided,
+    timesformer_base_frozen,
     timesformer_base_joint,
     timesformer_base_local_global,
     timesformer_base_space_only,
     timesformer_hr_axial,
     timesformer_hr_divided,
+    timesformer_hr_frozen,
     timesformer_hr_joint,
     timesformer_hr_local_global,
     timesformer_hr_space_only,
     timesformer_l_axial,
     timesformer_l_divided,
+    timesformer_l_frozen,
     timesformer_l_joint,
     timesformer_l_local_global,
     timesformer_l_space_only,
     timesformer_tiny_axial,
     timesformer_tiny_divided,
+    timesformer_tiny_frozen,
     timesformer_tiny_joint,
     timesformer_tiny_local_global,
     timesformer_tiny_space_only,
+    timesformer_vitl14_frozen,
+    timesformer_vitl14_joint,
 )
 from timesformer_zoo.hub.convert import convert
-from timesformer_zoo.hub.load import load_from_transformers, load_model
+from timesformer_zoo.hub.facts import CardFacts, Result
+from timesformer_zoo.hub.load import card_facts, load_from_transformers, load_model
 from timesformer_zoo.hub.save import push_to_hf_hub, save_pretrained
 from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
@@ -50,7 +60,7 @@ from timesformer_zoo.results import Prediction, Score, Segment, timeline
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
 from timesformer_zoo.video.reader import Video, open_video
-from timesformer_zoo.video.transform import clip_transform, crop_views
+from timesformer_zoo.video.transform import clip_transform, crop_views, normalize_clips
 from timesformer_zoo.video.views import load_views, read_clip
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.fit import checkpoint_filter_fn, init_from_vit
@@ -60,33 +70,57 @@ from timesformer_zoo.weights.transformers import to_transformers
 if TYPE_CHECKING:
     from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
-    from timesformer_zoo.data.videos import DATASETS, Sample, VideoList, read_videos
-    from timesformer_zoo.train.evaluate import PROTOCOLS, Evaluation, evaluate, mean_of, plot_confusion
+    from timesformer_zoo.data.sources import read_dataset, read_shards
+    from timesformer_zoo.data.videos import DATASETS, TASKS, Sample, VideoList, read_videos
+    from timesformer_zoo.engine.cluster import RayEngine
+    from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
+    from timesformer_zoo.engine.work import Work
+    from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
+    from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
+    from timesformer_zoo.train.find_lr import LearningRates, find_lr
     from timesformer_zoo.train.finetune import Finetuned, finetune
+    from timesformer_zoo.train.objective import OBJECTIVES, Objective
+    from timesformer_zoo.train.plan import Plan, plan
+    from timesformer_zoo.train.plots import plot_confusion
+    from timesformer_zoo.train.probe import probe
     from timesformer_zoo.train.recipe import RECIPES, Recipe
+    from timesformer_zoo.train.worst import save_worst
 
 __version__ = "0.1.0"
 __all__ = [
     "CHECKPOINTS",
     "DATASETS",
+    "ENGINES",
     "IMAGE_SUFFIXES",
+    "OBJECTIVES",
     "PROTOCOLS",
     "RECIPES",
+    "TASKS",
     "VIDEO_SUFFIXES",
     "AnnotationError",
     "AttentionMode",
     "Batch",
+    "CardFacts",
     "Checkpoint",
     "CheckpointError",
     "ClipSpec",
+    "ClusterError",
     "DownloadError",
     "Evaluation",
     "Finetuned",
     "FrameFolder",
     "Item",
+    "LearningRates",
+    "LocalEngine",
     "MissingVideosError",
+    "Objective",
+    "Outcome",
+    "OutputError",
+    "Plan",
     "Prediction",
+    "RayEngine",
     "Recipe",
+    "Result",
     "Sample",
     "Score",
     "Segment",
@@ -99,7 +133,10 @@ __all__ = [
     "VideoDataset",
     "VideoList",
     "VideoReadError",
+    "Work",
+    "WriteError",
     "attention_maps",
+    "card_facts",
     "checkpoint_filter_fn",
     "checkpoint_of",
     "clip_spec",
@@ -107,6 +144,7 @@ __all__ = [
     "convert",
     "crop_views",
     "evaluate",
+    "find_lr",
     "finetune",
     "frame_indices",
     "init_from_vit",
@@ -115,51 +153,75 @@ __all__ = [
     "load_model",
     "load_views",
     "make_loader",
+    "map_videos",
     "mean_of",
     "model_labels",
+    "normalize_clips",
     "open_video",
     "overlay",
+    "plan",
     "plot_confusion",
     "predict",
     "predict_windows",
+    "probe",
     "push_to_hf_hub",
     "read_checkpoint",
     "read_clip",
+    "read_dataset",
+    "read_shards",
     "read_videos",
     "rollout",
     "save_pretrained",
+    "save_worst",
     "set_labels",
     "timeline",
     "timesformer_base_axial",
     "timesformer_base_divided",
+    "timesformer_base_frozen",
     "timesformer_base_joint",
     "timesformer_base_local_global",
     "timesformer_base_space_only",
     "timesformer_hr_axial",
     "timesformer_hr_divided",
+    "timesformer_hr_frozen",
     "timesformer_hr_joint",
     "timesformer_hr_local_global",
     "timesformer_hr_space_only",
     "timesformer_l_axial",
     "timesformer_l_divided",
+    "timesformer_l_frozen",
     "timesformer_l_joint",
     "timesformer_l_local_global",
     "timesformer_l_space_only",
     "timesformer_tiny_axial",
     "timesformer_tiny_divided",
+    "timesformer_tiny_frozen",
     "timesformer_tiny_joint",
     "timesformer_tiny_local_global",
     "timesformer_tiny_space_only",
+    "timesformer_vitl14_frozen",
+    "timesformer_vitl14_joint",
     "to_transformers",
 ]
 
 _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
     "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
-    "data.videos": ("DATASETS", "Sample", "VideoList", "read_videos"),
-    "train.evaluate": ("PROTOCOLS", "Evaluation", "evaluate", "mean_of", "plot_confusion"),
+    "data.sources": ("read_dataset", "read_shards"),
+    "data.videos": ("DATASETS", "TASKS", "Sample", "VideoList", "read_videos"),
+    "engine.cluster": ("RayEngine",),
+    "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
+    "engine.work": ("Work",),
+    "train.evaluate": ("PROTOCOLS", "evaluate"),
+    "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
+    "train.find_lr": ("LearningRates", "find_lr"),
     "train.finetune": ("Finetuned", "finetune"),
+    "train.objective": ("OBJECTIVES", "Objective"),
+    "train.plan": ("Plan", "plan"),
+    "train.plots": ("plot_confusion",),
+    "train.probe": ("probe",),
     "train.recipe": ("RECIPES", "Recipe"),
+    "train.worst": ("save_worst",),
 }
 """Module -> the names of it that are imported late."""
 

@@ -3,11 +3,14 @@
 __all__ = [
     "AnnotationError",
     "CheckpointError",
+    "ClusterError",
     "DownloadError",
     "MissingVideosError",
+    "OutputError",
     "TimesformerZooError",
     "UploadError",
     "VideoReadError",
+    "WriteError",
 ]
 
 
@@ -41,3 +44,15 @@ class AnnotationError(TimesformerZooError, ValueError):
 
 class MissingVideosError(TimesformerZooError, FileNotFoundError):
     """Videos that the annotations name are not there."""
+
+
+class WriteError(TimesformerZooError, OSError):
+    """A file could not be written: the disk is full, or the folder read-only. What had its name before is unchanged."""
+
+
+class OutputError(TimesformerZooError, OSError):
+    """A folder of results that can't be continued: another run writes there, or it is of other settings."""
+
+
+class ClusterError(TimesformerZooError, OSError):
+    """A cluster is not there, or its workers can't do anything at all."""

@@ -42,14 +42,21 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
         height                      blocks.{i}.height             (B, T, w, A, 1 + h, 1 + h)
         local                       blocks.{i}.local.{k}          (B, A, 1 + S, 1 + S) for the k-th quarter of the frame
         sparse_global               blocks.{i}.sparse_global.{k}  (B, A, 1 + S, 1 + S) for the k-th sub-grid
+        time of frozen              blocks.{i}.time               (B, h, w, A, T, 1 + T): the patches ask
+                                    blocks.{i}.time.class         (B, A, 1, 1 + T·h·w): the class token asks
+        space of frozen             blocks.{i}.space              (B, T, A, h·w, 1 + h·w), and .class likewise
 
     The cells k are those of `Step.cells`, the last axis fastest; their S differ where an axis is odd, and where no axis
     is long enough to be cut there is one cell and no k.
 
-    >>> model = TimeSformer(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
-    >>> {key: tuple(value.shape) for key, value in attention_maps(model, torch.randn(1, 3, 4, 32, 32)).items()}
-    {'blocks.0.time': (1, 2, 2, 2, 4, 4), 'blocks.0.space': (1, 4, 2, 5, 5), \
-'blocks.1.time': (1, 2, 2, 2, 4, 4), 'blocks.1.space': (1, 4, 2, 5, 5)}
+    Examples:
+        >>> model = TimeSformer(img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
+        >>> for key, weights in attention_maps(model, torch.randn(1, 3, 4, 32, 32)).items():
+        ...     print(key, tuple(weights.shape))
+        blocks.0.time (1, 2, 2, 2, 4, 4)
+        blocks.0.space (1, 4, 2, 5, 5)
+        blocks.1.time (1, 2, 2, 2, 4, 4)
+        blocks.1.space (1, 4, 2, 5, 5)
 
     Args:
         model: a TimeSformer in evaluation mode.
@@ -68,6 +75,8 @@ def attention_maps(model: nn.Module, clip: torch.Tensor) -> dict[str, torch.Tens
     grid = _grid(model, clip)
     patches = torch.empty(len(clip), *grid, 1, device="meta")
     for key, step, weights in _run(model, clip, lambda weights: weights):
+        if step.class_sees_all:
+            maps[f"{key}.class"], *weights = weights
         shapes = [step.groups(patches, cell).shape[:-2] for cell in step.cells(grid)]
         parts = [part.view(*shape, *part.shape[1:]) for part, shape in zip(weights, shapes, strict=True)]
         if step.pairs:  # what numbers the groups are the cells
@@ -81,16 +90,19 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
     """How much each patch of the input reaches what the head sees, by attention alone: attention rollout.
 
     Each step becomes a matrix over all L tokens, ½ (its weights, the mean over heads) + ½ (identity, for the residual),
-    in which a patch's row holds its group's weights and the class token's the mean of its rows in all groups. The
+    in which a patch's row holds its group's weights and the class token's the mean of its rows in all groups, or, where
+    it sees all tokens at once, that row. Where a step is added to the block's input (frozen), the identity's half goes
+    there, past the steps between. The
     product of the matrices of all steps, in their order, is exact. It is applied to one row from the last step
     backwards, so that no L×L matrix exists; memory is that of the maps, averaged over heads.
 
     Rollout knows attention weights only: not values, `fc`, or MLPs. It says where information may come from, and is no
     proof of what a prediction rests on.
 
-    >>> model = TimeSformer(img_size=(32, 48), num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
-    >>> rollout(model, torch.randn(1, 3, 4, 32, 48)).shape
-    torch.Size([1, 4, 2, 3])
+    Examples:
+        >>> model = TimeSformer(img_size=(32, 48), num_frames=4, embed_dim=32, depth=2, num_heads=2).eval()
+        >>> rollout(model, torch.randn(1, 3, 4, 32, 48)).shape
+        torch.Size([1, 4, 2, 3])
 
     Args:
         model: a TimeSformer in evaluation mode. What its head sees is the class token, or with another global_pool
@@ -120,8 +132,16 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
         row[:, 0] = 1
     else:
         row[:, 1:] = 1 / (row.shape[1] - 1)
+    past = torch.zeros_like(row)  # the share that goes past all steps to the block's input
+    first = model.attention.steps[0]
     for step, maps in reversed(steps):
-        row = (row + _through(row, step, maps, grid)) / 2
+        seen = _through(row, step, maps, grid)
+        if step.onto == "block":
+            past, row = row / 2, seen / 2
+        else:
+            row = (row + seen) / 2
+        if step == first:
+            row, past = row + past, torch.zeros_like(row)
     return row[:, 1:].reshape(batch, frames, h, w) / (frames if alone else 1)
 
 
@@ -209,24 +229,28 @@ def _through(row: torch.Tensor, step: Step, maps: list[torch.Tensor], grid: Grid
     Args:
         row: (B, L).
         step: whose attention.
-        maps: for each cell of the step, (B, G, S, S).
+        maps: for each cell of the step, (B, G, S, S); where the class token sees all tokens, (B, 1, 1, L) before them.
         grid: (T, h, w).
     """
     out = torch.zeros_like(row)
+    asks = step.class_token and not step.class_sees_all  # in each group
     if not step.class_token:
         out[:, 0] = row[:, 0]  # it stays as it is
+    elif not asks:
+        everywhere, *maps = maps
+        out += row[:, :1] * everywhere[:, 0, 0]
     groups = sum(weights.shape[1] for weights in maps)
     for cell, weights in zip(step.cells(grid), maps, strict=True):
         tokens = _tokens(step, cell, grid, row.device)
         queries = row[:, tokens]  # B G S
-        if step.class_token:  # one of the equal rows of which its own is the mean
+        if asks:  # one of the equal rows of which its own is the mean
             cls = (row[:, :1] / groups).unsqueeze(1).expand(-1, len(tokens), -1)
             queries = torch.cat([cls, queries], -1)
         keys = (queries.unsqueeze(-2) @ weights).squeeze(-2)
         if step.class_token:
             out[:, 0] += keys[..., 0].sum(1)
             keys = keys[..., 1:]
-        out[:, tokens] = keys  # every patch is in one group
+        out[:, tokens] += keys  # every patch is in one group
     return out
 
 

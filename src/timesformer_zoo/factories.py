@@ -1,4 +1,4 @@
-"""The models, registered with timm: base, hr and l in five attention modes each, and tiny for tests and laptops.
+"""The models, registered with timm: base, hr and l in six attention modes each, ViT-L/14's size, and tiny for laptops.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv 2102.05095, Tables 1 and 2 (modes), 4 and 5 (variants).
@@ -31,10 +31,11 @@ ARCHITECTURES = {name.partition(".")[0] for name in CHECKPOINTS}
 _LOADED = "weights_loaded"  # an attribute of the model
 
 
-def architecture_of(attention: str) -> str:
-    """The registered name for a model of base's kind in an attention mode, of whatever size its arguments then say."""
-    name = f"timesformer_base_{attention}"
-    return name if name in ARCHITECTURES else "timesformer_base_divided"
+def architecture_of(attention: str, embed_dim: int | None = None) -> str:
+    """The registered name for a model in an attention mode: of that width if there is one, else of base's kind."""
+    variant = {1024: "vitl14"}.get(embed_dim or 0, "base")
+    names = (f"timesformer_{variant}_{attention}", f"timesformer_base_{attention}", "timesformer_base_divided")
+    return next(name for name in names if name in ARCHITECTURES)
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint | None:
@@ -88,7 +89,7 @@ def _create_timesformer(
         clip = dict(checkpoint.clip, **({"labels": checkpoint.labels} if checkpoint.labels else {}))
         if to_pair(kwargs.get("img_size", checkpoint.img_size)) != to_pair(checkpoint.img_size):
             clip.pop("jitter", None)  # in pixels of the checkpoint's own size
-        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip)
+        model_args = dict(model_args, num_frames=checkpoint.num_frames, clip=clip, **checkpoint.model)
         bgr = checkpoint.bgr if bgr is None else bgr
     kwargs = dict(model_args, **kwargs)
     weights = published_weights(config, kwargs.get("cache_dir")) if pretrained else None
@@ -154,6 +155,13 @@ def timesformer_base_axial(pretrained: bool = False, **kwargs: Any) -> TimeSform
 
 
 @register_model
+def timesformer_base_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """TimeSformer, 8 frames of 224 px, attention over time, then space, the class token seeing all."""
+    model_args: dict[str, Any] = dict(attention="frozen")
+    return _create_timesformer("timesformer_base_frozen", pretrained, model_args, **kwargs)
+
+
+@register_model
 def timesformer_hr_space_only(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
     """TimeSformer-HR, 16 frames of 448 px, attention within each frame."""
     model_args: dict[str, Any] = dict(img_size=448, num_frames=16, attention="space_only")
@@ -189,6 +197,13 @@ def timesformer_hr_axial(pretrained: bool = False, **kwargs: Any) -> TimeSformer
 
 
 @register_model
+def timesformer_hr_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """TimeSformer-HR, 16 frames of 448 px, attention over time, then space, the class token seeing all."""
+    model_args: dict[str, Any] = dict(img_size=448, num_frames=16, attention="frozen")
+    return _create_timesformer("timesformer_hr_frozen", pretrained, model_args, **kwargs)
+
+
+@register_model
 def timesformer_l_space_only(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
     """TimeSformer-L, 96 frames of 224 px, attention within each frame."""
     model_args: dict[str, Any] = dict(num_frames=96, attention="space_only")
@@ -221,6 +236,31 @@ def timesformer_l_axial(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
     """TimeSformer-L, 96 frames of 224 px, attention over time, then width, then height."""
     model_args: dict[str, Any] = dict(num_frames=96, attention="axial")
     return _create_timesformer("timesformer_l_axial", pretrained, model_args, **kwargs)
+
+
+@register_model
+def timesformer_l_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """TimeSformer-L, 96 frames of 224 px, attention over time, then space, the class token seeing all."""
+    model_args: dict[str, Any] = dict(num_frames=96, attention="frozen")
+    return _create_timesformer("timesformer_l_frozen", pretrained, model_args, **kwargs)
+
+
+VITL14: dict[str, Any] = dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16)
+"""ViT-L/14, which video and text encoders start from; the paper's L is of ViT-B/16's size, with longer clips."""
+
+
+@register_model
+def timesformer_vitl14_joint(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """TimeSformer of ViT-L/14's size, 8 frames of 224 px, attention over all patches of the clip."""
+    model_args: dict[str, Any] = dict(**VITL14, attention="joint")
+    return _create_timesformer("timesformer_vitl14_joint", pretrained, model_args, **kwargs)
+
+
+@register_model
+def timesformer_vitl14_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """TimeSformer of ViT-L/14's size, 8 frames of 224 px, attention over time, then space, as Frozen in Time."""
+    model_args: dict[str, Any] = dict(**VITL14, attention="frozen")
+    return _create_timesformer("timesformer_vitl14_frozen", pretrained, model_args, **kwargs)
 
 
 TINY: dict[str, Any] = dict(img_size=64, patch_size=8, embed_dim=160, depth=5, num_heads=4)
@@ -259,3 +299,10 @@ def timesformer_tiny_axial(pretrained: bool = False, **kwargs: Any) -> TimeSform
     """A small TimeSformer, 8 frames of 64 px, attention over time, then width, then height."""
     model_args: dict[str, Any] = dict(**TINY, attention="axial")
     return _create_timesformer("timesformer_tiny_axial", pretrained, model_args, **kwargs)
+
+
+@register_model
+def timesformer_tiny_frozen(pretrained: bool = False, **kwargs: Any) -> TimeSformer:
+    """A small TimeSformer, 8 frames of 64 px, attention over time, then space, the class token seeing all."""
+    model_args: dict[str, Any] = dict(**TINY, attention="frozen")
+    return _create_timesformer("timesformer_tiny_frozen", pretrained, model_args, **kwargs)

@@ -6,11 +6,10 @@ Legend: V views, B batch, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import overload
+from dataclasses import dataclass, replace
+from typing import Any, cast, overload
 
 import torch
 from torch import nn
@@ -21,12 +20,11 @@ from timesformer_zoo.labels import Labels, label_names, model_labels
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.results import Prediction, Score
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
+from timesformer_zoo.video.origin import Readable, is_one
 from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.views import gather_views, view_indices
 
-__all__ = ["fuse_views", "inference", "predict", "predict_windows"]
-
-PathLike = str | os.PathLike[str]
+__all__ = ["OUTPUTS", "Output", "fuse_views", "inference", "predict", "predict_windows", "tell"]
 
 # Tokens that run at once, over all views: 32 k of width 768 take about 1 GB.
 _MAX_TOKENS = 2**15
@@ -35,7 +33,7 @@ _MAX_TOKENS = 2**15
 @overload
 def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too; the first overload wins
     model: nn.Module | str,
-    path_or_paths: PathLike,
+    path_or_paths: Readable,
     topk: int = ...,
     clips: int | None = ...,
     crops: int | None = ...,
@@ -48,7 +46,7 @@ def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, t
 @overload
 def predict(
     model: nn.Module | str,
-    path_or_paths: Iterable[PathLike],
+    path_or_paths: Iterable[Readable],
     topk: int = ...,
     clips: int | None = ...,
     crops: int | None = ...,
@@ -61,7 +59,7 @@ def predict(
 
 def predict(
     model: nn.Module | str,
-    path_or_paths: PathLike | Iterable[PathLike],
+    path_or_paths: Readable | Iterable[Readable],
     topk: int = 5,
     clips: int | None = None,
     crops: int | None = None,
@@ -70,18 +68,20 @@ def predict(
     batch_size: int | None = None,
     errors: list[VideoReadError] | None = None,
 ) -> Prediction | list[Prediction]:
-    """Classify videos, each by all its test views, fused as the model's `ClipSpec.fuse` says.
+    """Classify videos, each by all its test views, fused as the model's `ClipSpec.task` and `fuse` say.
 
         predict("timesformer_tiny_divided.camera_motion", "holiday.mp4").top[0].label
 
     Args:
         model: a TimeSformer; runs where its weights are, in inference mode, and is left as it was. A name is loaded by
             `load_model`, every time: give the model itself to load it once.
-        path_or_paths: a video file or a folder of its frames, or several. Several files, and the one of a list of one,
+        path_or_paths: a video file or a folder of its frames, as `open_video` takes them (a path, an address, bytes, a
+            file object), or several. Several files, and the one of a list of one,
             are read in another process, so that a decoder's crash is an error of that file: see `Video`, `isolated`.
-        topk: how many classes, the likeliest first; all if there are fewer.
+        topk: how many classes, the likeliest first; all if there are fewer. A multi-label model tells of every label
+            that is likelier than not, also of more; a regression of all its values.
         clips, crops: test views along time and along the longer side; None: as the model's `ClipSpec` says.
-        labels: names of the classes; None: `model_labels(model)`.
+        labels: names of the classes, or of the values; None: `model_labels(model)`.
         batch_size: views that run at once; None: as many as are about 32,000 tokens.
         errors: with several files, where to put the errors of those that can't be read: the others are done, and
             only they returned. None: the first is raised.
@@ -95,8 +95,8 @@ def predict(
     """
     model = _checked(model, topk)
     names = _names(model, labels)
-    paths = [path_or_paths] if isinstance(path_or_paths, (str, os.PathLike)) else path_or_paths
-    one = paths is not path_or_paths
+    one = is_one(path_or_paths)
+    paths = cast("Iterable[Readable]", [path_or_paths] if one else path_or_paths)
     spec = clip_spec(model)
     spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
     predictions = []
@@ -110,16 +110,16 @@ def predict(
                 raise
             errors.append(error)
             continue
-        top = _top(fuse_views(_logits(model, views, batch_size), spec.fuse).exp(), names, topk)
+        fused = OUTPUTS[spec.task].fuse(_logits(model, views, batch_size), spec.fuse)
         fps = video.fps or spec.fps
-        times = (min(map(min, seen)) / fps, (max(map(max, seen)) + 1) / fps, video.num_frames / fps) if fps else ()
-        predictions.append(Prediction(video.path, top, *times))
+        times = _times(min(map(min, seen)), max(map(max, seen)) + 1, video.num_frames, fps) if fps else {}
+        predictions.append(replace(tell(fused, spec.task, names, topk, video.path), **times))
     return predictions[0] if one else predictions
 
 
 def predict_windows(
     model: nn.Module | str,
-    path: PathLike,
+    path: Readable,
     topk: int = 5,
     crops: int | None = None,
     *,
@@ -136,8 +136,8 @@ def predict_windows(
 
     Args:
         model, topk, crops, labels, batch_size: as `predict` has them.
-        path: a video file, read in another process (see `Video`, `isolated`), or a folder of its frames, whose times
-            are those of the model's `ClipSpec.fps`.
+        path: a video file, as `open_video` takes it, read in another process (see `Video`, `isolated`), or a folder of
+            its frames, whose times are those of the model's `ClipSpec.fps`.
         window: seconds of video that one prediction sees, frames being taken evenly from all of it; None: what a
             densely sampled clip of the model spans, sampled as the model was trained.
         step: seconds from one window to the next; None: the window, so that they touch.
@@ -196,9 +196,14 @@ def _windows(
             views.append(gather_views(video, [indices], spec, keep_open=True))
         logits = _logits(model, torch.cat(views), batch_size)
         for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
-            top = _top(fuse_views(rows, spec.fuse).exp(), names, topk)
-            yield Prediction(video.path, top, start / fps, (start + length) / fps, video.num_frames / fps)
+            times = _times(start, start + length, video.num_frames, fps)
+            fused = OUTPUTS[spec.task].fuse(rows, spec.fuse)
+            yield replace(tell(fused, spec.task, names, topk, video.path), **times)
     video.close()
+
+
+def _times(first: int, stop: int, total: int, fps: float) -> dict[str, Any]:
+    return {"start": first / fps, "end": stop / fps, "duration": total / fps}
 
 
 def fuse_views(logits: torch.Tensor, how: str) -> torch.Tensor:
@@ -211,6 +216,35 @@ def fuse_views(logits: torch.Tensor, how: str) -> torch.Tensor:
     if how == "logits":
         return logits.sum(0).log_softmax(-1)
     return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model's outputs mean, for one kind of target."""
+
+    fuse: Callable[[torch.Tensor, str], torch.Tensor]  # views (V, K), `ClipSpec.fuse` -> probabilities or values (K,)
+    scores: Callable[[torch.Tensor, int], int]  # of these, how many are told with their names; 0: all as values
+
+
+def _likelier_than_not(probabilities: torch.Tensor, topk: int) -> int:
+    return max(topk, int((probabilities >= 0.5).sum()))
+
+
+OUTPUTS: dict[str, Output] = {
+    "classes": Output(lambda views, how: fuse_views(views, how).exp(), lambda probabilities, topk: topk),
+    "multilabel": Output(lambda views, how: views.sigmoid().mean(0), _likelier_than_not),
+    "regression": Output(lambda views, how: views.mean(0), lambda values, topk: 0),
+}
+"""`ClipSpec.task` -> how a model's outputs are understood."""
+
+
+def tell(fused: torch.Tensor, task: str, names: Sequence[str], topk: int, path: str = "") -> Prediction:
+    """What probabilities or values (K,) say, by the kind of target that they are for."""
+    count = min(OUTPUTS[task].scores(fused, topk), len(names))
+    values = {} if count else dict(zip(names, fused.tolist(), strict=True))
+    best, indices = (part.tolist() for part in fused.topk(count))
+    top = tuple(Score(names[index], value, index) for value, index in zip(best, indices, strict=True))
+    return Prediction(path, top, task=task, values=values)
 
 
 def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:
@@ -257,10 +291,3 @@ def _checked(model: nn.Module | str, topk: int) -> TimeSformer:
 
 def _names(model: TimeSformer, labels: Labels | None) -> list[str]:
     return model_labels(model) if labels is None else label_names(labels, model.num_classes)
-
-
-def _top(probabilities: torch.Tensor, names: Sequence[str], topk: int) -> tuple[Score, ...]:
-    values, indices = probabilities.topk(min(topk, len(names)))
-    return tuple(
-        Score(names[index], value, index) for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-    )

@@ -152,6 +152,46 @@ def test_a_bad_file_is_reported_and_the_rest_done(video: Path, folder: Path, tmp
     ]
 
 
+def test_into_a_folder_and_again(video: Path, folder: Path, tmp_path: Path, capsys: Output) -> None:
+    other, missing, out = tmp_path / "other.mp4", tmp_path / "missing.mp4", tmp_path / "out"
+    options = ["--model", str(folder), "--device", "cpu", "--out", str(out)]
+    assert main(["classify", str(video), str(missing), *options]) == 1
+    printed, err = capsys.readouterr()
+    assert printed == f"{out}: 2 done, 1 of them with an error; 0 were there before\n"
+    assert "no such file" in err
+    copy(video, other)
+    copy(video, missing)
+    files = [str(video), str(missing), str(other)]
+    assert main(["classify", *files, *options, "--json"]) == 0
+    assert rows_of(capsys.readouterr().out) == [{"out": str(out), "done": 1, "before": 2, "errors": 0}]
+    assert main(["classify", *files, *options, "--json", "--retry-errors"]) == 0
+    assert rows_of(capsys.readouterr().out) == [{"out": str(out), "done": 1, "before": 2, "errors": 0}]
+    assert main(["classify", *files, "--model", str(folder), "--device", "cpu", "--json"]) == 0
+    rows = rows_of("".join(part.read_text("utf-8") for part in out.glob("part-*.jsonl")))
+    by_path = {row["path"]: row for row in rows_of(capsys.readouterr().out)}
+    assert {row["path"]: row for row in rows} == by_path
+    assert len(rows) == 3
+    assert main(["classify", *files, *options, "--top-k", "1"]) == 1
+    assert "holds rows of other settings: top_k 5, not 1" in capsys.readouterr().err
+
+
+def test_rows_of_a_model_trained_anew_do_not_mix_with_the_old_ones(video: Path, tmp_path: Path, capsys: Output) -> None:
+    options = ["classify", str(video), "--model", str(tmp_path / "model"), "--device", "cpu", "--out"]
+    model = tiny(clip={"stride": 4, "crops": 1})
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "out")]) == 0
+    save_pretrained(model, tmp_path / "model")  # again: nothing has changed
+    assert main([*options, str(tmp_path / "out")]) == 0
+    torch.nn.init.ones_(model.head.bias)
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "out")]) == 1
+    assert "holds rows of other settings: sha256 of the model '" in capsys.readouterr().err
+    assert main([*options, str(tmp_path / "another")]) == 0
+    model.clip = {"stride": 2, "crops": 1}
+    save_pretrained(model, tmp_path / "model")
+    assert main([*options, str(tmp_path / "another")]) == 1
+
+
 @pytest.fixture
 def tree(video: Path, tmp_path: Path) -> Path:
     """Two videos in folders, a text, and an empty folder."""

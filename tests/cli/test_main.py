@@ -1,9 +1,11 @@
 """The command, run in this process, and once as a process of its own."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 
@@ -14,10 +16,13 @@ import timesformer_zoo_cli
 from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
+    ENGINES,
+    OBJECTIVES,
     PROTOCOLS,
-    RECIPES,
+    TASKS,
     AttentionMode,
 )
+from timesformer_zoo.cli.common import data_in_words
 from timesformer_zoo_cli import VERBS, main, parse
 
 Output = pytest.CaptureFixture[str]
@@ -39,17 +44,23 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--model", "timesformer_tiny_joint"], 1, "There are no weights"),
         (["classify", "{video}", "--model", "local-dir:/missing"], 2, "there is no such folder"),
         (["classify", "{video}", "--model", "{folder}", "--device", "abacus"], 2, "--device abacus"),
+        (["classify", "{video}", "--model", "{folder}", "--device", "meta"], 2, "--device meta: can't be used ("),
         (["classify", "{video}", "--model", "{folder}", "--top-k", "0"], 2, "topk is 0"),
         (["classify", "{video}", "--model", "{folder}", "--window", "0"], 2, "window is 0"),
         (["classify", "{video}", "--windows", "--max-windows", "0"], 2, "max_windows is 0"),
         (["classify", "{video}", "--windows", "--clips", "2"], 2, "--clips is for looking once"),
         (["classify", "{video}", "--no-windows", "--step", "2"], 2, "--no-windows and --step contradict"),
+        (["classify", "{video}", "--workers", "2"], 2, "--workers is of a cluster: give --engine ray, too"),
+        (["classify", "{video}", "--engine", "ray", "--workers", "0"], 2, "workers is 0"),
+        (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
+        (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
         (["list", "--task", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
         (["list", "--task", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --task"),
         (["convert", "{folder}", "{folder}", "--to", "native"], 1, "--force"),
         (["convert", "/missing.pth", "/tmp/never", "--to", "native"], 1, "no such file"),
         (["push", "{folder}", "me/mine", "--metric", "accuracy"], 2, "expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--example", "/missing.mp4"], 1, "/missing.mp4: there is no such file"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(
@@ -69,6 +80,18 @@ def test_what_finetune_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Ou
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert main(["finetune", "videos", "--out", "out"]) == 1
     assert capsys.readouterr().err.endswith("needs accelerate: pip install 'timesformer-zoo[train]'\n")
+
+
+def test_what_a_cluster_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["classify", "video.mp4", "--engine", "ray"]) == 1
+    assert capsys.readouterr().err.endswith("needs ray: pip install 'timesformer-zoo[cluster]'\n")
+
+
+def test_a_card_calls_data_by_their_folder_and_by_nothing_secret() -> None:
+    login = "https://me:hunter2@host"
+    for videos, name in {"/data/clips/": "clips", "hf://data/clips": "clips", f"{login}/clips?a=b/c": "clips"}.items():
+        assert data_in_words(Namespace(videos=videos, data="list")) == f"{name} (list)"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -104,8 +127,9 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
+    assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.RECIPES) == list(RECIPES)
+    assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
     assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}
@@ -117,6 +141,14 @@ def test_each_verb_has_a_module_and_its_example_is_one_that_it_takes() -> None:
     for name, verb in VERBS.items():
         assert callable(import_module(f"timesformer_zoo.cli.{name}").run)
         assert parse([name, *shlex.split(verb.example)]).verb == name
+
+
+def test_as_many_workers_as_there_are_cores_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warns of more, at every epoch."""
+    for cores, workers in {1: 1, 2: 2, 64: 4}.items():
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        assert parse(["finetune", "videos", "--out", "run"]).workers == workers
+        assert parse(["evaluate", "model", "videos"]).workers == workers
 
 
 def test_the_version_is_the_packages(capsys: Output) -> None:

@@ -10,12 +10,22 @@ from PIL import Image
 from torchvision.transforms import v2
 from videos import number_of, picture, real_video, write_video
 
-from timesformer_zoo import ClipSpec, MissingVideosError, Sample, VideoList, VideoReadError, load_views
+from timesformer_zoo import (
+    ClipSpec,
+    MissingVideosError,
+    Sample,
+    VideoList,
+    VideoReadError,
+    clip_transform,
+    load_views,
+    read_clip,
+)
 from timesformer_zoo.data.batches import (
     Draw,
     StepSampler,
     VideoDataset,
     make_loader,
+    seed_of,
     shares,
 )
 
@@ -75,7 +85,8 @@ def test_parts_of_a_video(folder):
     drawn = VideoDataset(
         dataset.videos, ClipSpec(**{**wide.to_dict(), "flip": False, "jitter": [64, 64]}), training=True
     )
-    assert {numbers(drawn[Draw(1, epoch)].clips[0])[0] for epoch in range(5)} == {10}
+    clips = [drawn[Draw(1, epoch)].clips[0] for epoch in range(5)]
+    assert {number_of(clip[:, 0].permute(1, 2, 0)) for clip in clips} == {10}
 
 
 def test_a_part_after_the_end_is_an_error(folder):
@@ -89,6 +100,23 @@ def test_frame_folders(tmp_path):
         Image.fromarray(picture(number, 64, 96)).save(tmp_path / f"frame {number}.png")
     wide = ClipSpec(num_frames=4, stride=2, size=(64, 96), crops=1)
     assert numbers(VideoDataset(video_list([tmp_path], [0]), wide)[0].clips[0]) == [0, 2, 4, 7]
+
+
+def test_a_training_item_is_read_cropped_and_rounded_as_the_public_functions_do():
+    path, spec = real_video("bikes.mp4"), ClipSpec(num_frames=4, stride=8, size=(32, 40), mean=(0,), std=(1 / 255,))
+    item = VideoDataset(video_list([path], [0]), spec, training=True, seed=3)[Draw(0, 5)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(seed_of(3, 5, 0), 0))
+        clip = clip_transform(spec, training=True)(read_clip(path, spec, training=True))
+    torch.testing.assert_close(item.clips[0].float(), clip)
+
+
+def test_a_video_shorter_than_a_clip_repeats_its_last_frame(tmp_path):
+    for number in range(2):
+        Image.fromarray(picture(number, 64, 96)).save(tmp_path / f"{number}.png")
+    wide = ClipSpec(num_frames=4, stride=2, size=(64, 96), jitter=(64, 64), flip=False)
+    clip = VideoDataset(video_list([tmp_path], [0]), wide, training=True)[Draw(0, 0)].clips[0]
+    assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [0, 1, 1, 1]
 
 
 # ---- repeatable ----
@@ -110,7 +138,8 @@ def test_a_draw_follows_from_seed_epoch_and_sample(videos):
 
 def test_repeated_augmentation(videos):
     clips = training(videos, repeats=3)[Draw(0, 0)].clips
-    assert clips.shape == (3, 3, 4, 32, 32)
+    assert (clips.shape, clips.dtype) == ((3, 3, 4, 32, 32), torch.uint8)
+    assert clips.untyped_storage().nbytes() == clips.numel()  # an item holds its clips, not the frames they are of
     assert not torch.equal(clips[0], clips[1])
     assert torch.equal(clips[:1], training(videos)[Draw(0, 0)].clips)  # the others add to the first
 
@@ -137,8 +166,9 @@ def test_any_number_of_workers_gives_the_same(videos):
     alone, workers = batches(videos, 0), batches(videos, 2)
     assert len(alone) == len(workers) == 6
     for a, b in zip(alone, workers, strict=True):
+        assert a.clips.dtype == b.clips.dtype == torch.uint8
         assert torch.equal(a.clips, b.clips)
-        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a.targets, b.targets)
 
 
 def test_resumes_in_the_middle_of_an_epoch(videos):
@@ -217,8 +247,13 @@ def test_skip_leaves_it_out_and_says_so(damaged):
     loader = make_loader(VideoDataset(damaged, SPEC, on_error="skip"), [[0, 1], [1, 2], [2, 3]])
     first, none, last = loader
     assert [batch.indices.tolist() for batch in (first, none, last)] == [[0], [], [3]]
-    assert [batch.labels.tolist() for batch in (first, none, last)] == [[0], [], [0]]
-    assert none.clips.shape == (0, 3, 3, 4, 32, 32)
+    assert [batch.targets.tolist() for batch in (first, none, last)] == [[0], [], [0]]
+    assert (none.clips.shape, none.clips.dtype) == ((0, 3, 3, 4, 32, 32), torch.float32)
+    grey = VideoDataset(damaged, ClipSpec(4, size=32, in_chans=1), on_error="skip")
+    assert [batch.clips.shape for batch in make_loader(grey, [[1], [0]])] == [(n, 3, 1, 4, 32, 32) for n in (0, 1)]
+    drawn = VideoDataset(damaged, ClipSpec(4, size=32, in_chans=1), training=True, on_error="skip")
+    for batch in make_loader(drawn, [[1], [0]]):
+        assert (batch.clips.shape[1:], batch.clips.dtype) == ((1, 3, 4, 32, 32), torch.uint8)
     assert [index for index, _ in none.skipped] == [1, 2]
     assert "empty.mp4" in none.skipped[0][1]
     assert "cut.mp4" in none.skipped[1][1]

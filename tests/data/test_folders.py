@@ -17,7 +17,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def names(videos: VideoList) -> list[str]:
-    return [f"{videos.classes[sample.label]}/{Path(sample.path).name}" for sample in videos.samples]
+    return [f"{videos.classes[sample.target]}/{Path(sample.path).name}" for sample in videos.samples]
 
 
 @pytest.mark.parametrize(

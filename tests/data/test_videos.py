@@ -20,7 +20,7 @@ def touch(root: Path, *names: str) -> Path:
 
 def pairs(videos: VideoList) -> list[tuple[str, str]]:
     """(file name, class name) of what was found."""
-    return sorted((Path(sample.path).name, videos.classes[sample.label]) for sample in videos.samples)
+    return sorted((Path(sample.path).name, videos.classes[sample.target]) for sample in videos.samples)
 
 
 def missing(videos: VideoList) -> list[str]:
@@ -108,7 +108,7 @@ def test_a_file_of_the_same_name_elsewhere_does_not_stand_in(tmp_path):
     touch(tmp_path, "b/video.mp4")
     (tmp_path / "train.csv").write_text("a/video.mp4 0\nb/video.mp4 1\n")
     videos = read_videos("list", tmp_path)
-    assert [sample.label for sample in videos.samples] == [1]
+    assert [sample.target for sample in videos.samples] == [1]
     assert missing(videos) == ["a/video.mp4"]
 
 
@@ -135,7 +135,7 @@ def test_howto100m_parts_of_long_videos(tmp_path):
     (tmp_path / "train.csv").write_text("video_id,task_id,start,end\nxyz,7,0,8.5\nxyz,7,100,108.5\nuvw,3,0,8.5\n")
     videos = read_videos("howto100m", tmp_path)
     assert len(videos.classes) == 8
-    assert [(s.label, s.start) for s in videos.samples] == [(7, 0.0), (7, 100.0)]
+    assert [(s.target, s.start) for s in videos.samples] == [(7, 0.0), (7, 100.0)]
     assert videos.missing == (Sample("uvw", 3, 0.0, 8.5),)
 
 
@@ -180,7 +180,7 @@ def test_ssv2(tmp_path, frames):
     ]
     (notes / "something-something-v2-train.json").write_text(json.dumps(rows))
     videos = read_videos("ssv2", tmp_path / "videos", annotations=notes)
-    assert [videos.classes[s.label] for s in videos.samples] == [
+    assert [videos.classes[s.target] for s in videos.samples] == [
         "Holding something next to something",
         "Putting something similar to other things that are already on the table",
     ]
@@ -207,7 +207,7 @@ def test_ucf101_splits(tmp_path):
     train = read_videos("ucf101", tmp_path / "v", "train", annotations=lists)
     test = read_videos("ucf101", tmp_path / "v", "test", fold=1, annotations=lists)
     assert pairs(train) == [("v_ApplyLipstick_g08_c01.avi", "ApplyLipstick"), ("v_Archery_g08_c02.mp4", "Archery")]
-    assert [s.label for s in train.samples] == [1, 2]  # one less than in the list
+    assert [s.target for s in train.samples] == [1, 2]  # one less than in the list
     assert pairs(test) == [("v_Archery_g01_c01.avi", "Archery")]
     assert test.fold == "1"
     assert pairs(read_videos("ucf101", tmp_path / "v", fold="2", annotations=lists)) == pairs(test)
@@ -256,7 +256,7 @@ def test_ntu_protocols(tmp_path):
 
     def actions(data, split, fold):
         videos = read_videos(data, tmp_path, split, fold=fold)
-        return sorted(sample.label + 1 for sample in videos.samples)
+        return sorted(sample.target + 1 for sample in videos.samples)
 
     # Subject 1 is for training and 3 for testing; 45 is of the 120.
     assert (actions("ntu60", "train", "xsub"), actions("ntu60", "test", "xsub")) == ([1], [2, 60])

@@ -4,6 +4,7 @@ The client's own pauses between its tries are left in here.
 """
 
 import math
+import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from timesformer_zoo import (
     TimeSformer,
     TimesformerZooError,
     UploadError,
+    WriteError,
     load_from_transformers,
     load_model,
     predict,
@@ -219,7 +221,7 @@ def test_what_is_our_own_mistake_is_not_put_down_to_the_network(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.connect(monkeypatch, tmp_path / "home", token="hf_me")
-    for mistake in (TypeError("ours"), RuntimeError("ours"), OSError(28, "No space left on device")):
+    for mistake in (TypeError("ours"), RuntimeError("ours"), FileNotFoundError(2, "No such file", "/elsewhere/x")):
         for name in ("hf_hub_download", "get_hf_file_metadata"):
             with monkeypatch.context() as patch:
 
@@ -232,3 +234,18 @@ def test_what_is_our_own_mistake_is_not_put_down_to_the_network(
                     load_model(f"hf-hub:{ID}")
                 assert caught.value is mistake
                 assert not isinstance(caught.value, TimesformerZooError)
+
+
+def test_a_cache_that_cannot_take_it_is_said(
+    hub: HubServer, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.connect(monkeypatch, tmp_path / "home")
+    hub.repo(ID, files)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r"home/hub could not be written: File too large \(.* are free there\)"):
+            load_model(f"hf-hub:{ID}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_model(f"hf-hub:{ID}").num_classes == 5

@@ -20,6 +20,7 @@ from timesformer_zoo import (
     load_model,
     save_pretrained,
 )
+from timesformer_zoo.hub.load import model_digest
 from timesformer_zoo.labels import known_labels, label_set, model_labels
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
@@ -113,6 +114,24 @@ def test_a_repository_with_its_licence_and_revision(hub: HubServer, tmp_path: Pa
     repo.commit(written(peer(id2label={0: "a", 1: "b"}), tmp_path / "newer"))
     assert load_from_transformers("me/tuned").num_classes == 2
     assert_same(load_model(f"hf-hub:me/tuned@{old}"), theirs)
+
+
+def test_a_digest_tells_what_was_trained_anew(hub: HubServer, tmp_path: Path) -> None:
+    model = tiny()
+    folder = save_pretrained(model, tmp_path / "mine")
+    repo = hub.repo("me/mine", folder)
+    before = model_digest("hf-hub:me/mine")
+    assert before == model_digest(folder) == model_digest(f"local-dir:{folder}")
+    repo.commit({"README.md": b"another card"})
+    assert model_digest("hf-hub:me/mine") == before
+    torch.nn.init.ones_(model.head.bias)
+    save_pretrained(model, folder)
+    assert model_digest(folder) != before
+    repo.commit(folder)
+    assert model_digest("hf-hub:me/mine") == model_digest(folder)
+    assert model_digest("timesformer_base_divided.k400") is None
+    with pytest.raises(ValueError, match="there is no such folder"):
+        model_digest("local-dir:nowhere")
 
 
 def test_a_repository_of_the_table_is_that_checkpoint_with_its_own_labels(hub: HubServer, tmp_path: Path) -> None:

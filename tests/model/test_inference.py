@@ -192,10 +192,11 @@ def test_with_its_one_line_off_a_model_gives_the_same(mode, grid, global_pool, m
     block = inference.block
     monkeypatch.setattr(inference, "block", lambda *args: entered.append(1) or block(*args))
     fast = model(x)
-    assert len(entered) == model.depth
+    taken = 0 if mode == "frozen" else model.depth  # what other steps still look at can't be changed in place
+    assert len(entered) == taken
     monkeypatch.setattr(inference, "applies", lambda *args: False)
     plain = model(x)
-    assert len(entered) == model.depth
+    assert len(entered) == taken
     assert (fast - plain).abs().max() <= 1e-6 * plain.abs().max()
 
 

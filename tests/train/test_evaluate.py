@@ -1,6 +1,9 @@
 """Evaluation: views, protocols, metrics, and several processes."""
 
+import base64
+import io
 import json
+import math
 import re
 import sys
 from dataclasses import replace
@@ -10,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from footage import pieces, video_list, write
+from PIL import Image
 from ranks import join, launch
 from torch import nn
 
@@ -22,8 +26,11 @@ from timesformer_zoo import (
     evaluate,
     mean_of,
     plot_confusion,
+    predict,
     save_pretrained,
+    save_worst,
 )
+from timesformer_zoo.train.worst import worst_in_words
 from timesformer_zoo_cli import main
 
 CLIP = dict(stride=2, fps=None, crops=3)
@@ -60,14 +67,10 @@ def test_scores(bright):
     assert result.top1 == pytest.approx(5 / 7)
     assert result.top5 == pytest.approx(6 / 7)  # five classes are nearer to the last one's look than its own
     assert result.confusion[5] == (0, 0, 1, 0, 1, 1)
-    assert result.per_class == {
-        "class 0": 1,
-        "class 1": 1,
-        "class 2": 1,
-        "class 3": 1,
-        "class 4": None,
-        "class 5": 1 / 3,
-    }
+    recall = {name: scores["recall"] for name, scores in result.per_class.items()}
+    assert recall == {"class 0": 1, "class 1": 1, "class 2": 1, "class 3": 1, "class 4": None, "class 5": 1 / 3}
+    assert [scores["precision"] for scores in result.per_class.values()] == [1, 1, 1 / 2, 1, 0, 1]
+    assert [scores["support"] for scores in result.per_class.values()] == [1, 1, 1, 1, 0, 3]
     assert result.mean_class_accuracy == pytest.approx((4 + 1 / 3) / 5)
     assert "top-1 71.43%, top-5 85.71%, mean over classes 86.67% of 7 videos" in result.summary()
 
@@ -179,7 +182,7 @@ def test_results_as_json_and_picture(bright, tmp_path):
     result = evaluate(Fixed(), bright, progress=False)
     result.save(tmp_path)
     saved = json.loads((tmp_path / "results.json").read_text())
-    assert (saved["count"], saved["top1"], saved["per_class"]["class 5"]) == (7, 5 / 7, 1 / 3)
+    assert (saved["count"], saved["top1"], saved["per_class"]["class 5"]["recall"]) == (7, 5 / 7, 1 / 3)
     assert saved["confusion"][5] == [0, 0, 1, 0, 1, 1]
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     plot_confusion(result, tmp_path / "confusion.svg")
@@ -203,18 +206,95 @@ def no_matplotlib(monkeypatch):
 
 def test_results_without_matplotlib(bright, tmp_path, no_matplotlib):
     evaluate(Fixed(), bright, progress=False).save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "results.json"]
 
 
 def test_mean_over_splits(bright):
     result = evaluate(Fixed(), bright, progress=False)
-    folds = [replace(result, fold=str(i + 1), top1=top1) for i, top1 in enumerate((0.5, 0.6, 0.7))]
+    folds = [
+        replace(result, fold=str(i + 1), metrics={**result.metrics, "top1": top1})
+        for i, top1 in enumerate((0.5, 0.6, 0.7))
+    ]
     mean = mean_of(folds)
-    assert mean.top1 == pytest.approx(0.6)
-    assert mean.top5 == pytest.approx(6 / 7)
+    assert mean.metrics["top1"] == pytest.approx(0.6)
+    assert mean.metrics["top5"] == pytest.approx(6 / 7)
     assert mean.folds == ("1", "2", "3")
     with pytest.raises(ValueError, match="one result for each fold"):
         mean_of([*folds, folds[0]])
+
+
+def test_each_video_has_its_row(bright, tmp_path):
+    result = evaluate(Fixed(), bright, progress=False)
+    result.save(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in rows] == [sample.path for sample in bright.samples]
+    assert [row["target"] for row in rows] == [f"class {i}" for i in (0, 1, 2, 3, 5, 5, 5)]
+    assert [row["top"][0]["label"] for row in rows] == [f"class {i}" for i in (0, 1, 2, 3, 4, 5, 2)]
+    assert [len(row["top"]) for row in rows] == [5] * 7
+    for row, video in zip(rows, result.videos, strict=True):
+        among = {score["label"]: score["probability"] for score in row["top"]}
+        if row["target"] in among:
+            assert row["loss"] == pytest.approx(-math.log(among[row["target"]]))
+        assert video.prediction.path == row["path"]
+        said = predict_views(row["path"])  # float32, evaluate sums the views in float64
+        assert [score.class_index for score in video.prediction.top] == [score.class_index for score in said.top]
+        assert [s.probability for s in video.prediction.top] == pytest.approx([s.probability for s in said.top])
+    part = replace(bright, samples=(bright.samples[0]._replace(start=0.04, end=0.2),))
+    (video,) = evaluate(Fixed(), part, progress=False).videos
+    assert (video.prediction.start, video.prediction.end) == (0.04, 0.2)
+
+
+def predict_views(path):
+    """What `predict` makes of the same views."""
+    model = TimeSformer(img_size=32, num_frames=4, num_classes=6, embed_dim=32, depth=1, num_heads=2, clip=CLIP)
+    model.forward = Fixed().forward
+    return predict(model, path)
+
+
+def test_the_worst_videos_are_shown(bright, tmp_path):
+    result = evaluate(Fixed(), bright, progress=False)
+    worst = [video.prediction.path for video in result.worst(2)]
+    assert worst == [bright.samples[6].path, bright.samples[4].path]
+    page = save_worst(result, tmp_path / "errors.html", 2, frames=3, height=40).read_text("utf-8")
+    assert page.index(worst[0]) < page.index(worst[1])
+    assert "class 5</b>, predicted class 2 " in page
+    assert "http" not in page  # it opens without a network
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 6
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
+    assert image.size == (60, 40)
+    assert image.getpixel((30, 20))[0] == pytest.approx((2.5 / 6) * 255, abs=3)
+
+
+def test_signatures_of_addresses_are_not_shown(bright):
+    result = evaluate(Fixed(), bright, progress=False)
+    first = result.videos[0]
+    signed = replace(first.prediction, path="https://host/a.mp4?token=secret")
+    text = worst_in_words(replace(result, videos=(replace(first, prediction=signed),)), 1)
+    assert text.endswith("https://host/a.mp4?…")
+
+
+def test_pictures_are_of_the_part_that_was_evaluated(tmp_path):
+    film = write(tmp_path / "film.mp4", (torch.arange(10) * 20).to(torch.uint8).view(-1, 1, 1, 1).expand(10, 32, 48, 3))
+    videos = video_list([film], [0], classes=6)
+    videos = replace(
+        videos, samples=(videos.samples[0]._replace(start=0.08, end=0.24),)
+    )  # frames 2 to 5 of 25 a second
+    page = save_worst(evaluate(Fixed(), videos, progress=False), tmp_path / "errors.html", frames=2).read_text("utf-8")
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)\"", page)]
+    assert [image.getpixel((9, 9))[0] for image in shown] == pytest.approx([60, 100], abs=4)
+    assert "film.mp4 from 0.08 s to 0.24 s" in page
+
+
+def test_the_page_of_the_worst_is_written_though_a_video_is_gone(bright, tmp_path):
+    write(tmp_path / "<b>.mp4", torch.zeros(8, 32, 48, 3, dtype=torch.uint8))
+    gone = video_list([tmp_path / "<b>.mp4", bright.samples[0].path], [3, 0], classes=6)
+    result = evaluate(Fixed(), gone, progress=False)
+    (tmp_path / "<b>.mp4").unlink()
+    page = save_worst(result, tmp_path / "errors.html").read_text("utf-8")
+    assert "there is no such file" in page
+    assert page.count("<img") == 6  # of the other
+    assert "<b>.mp4" not in page
 
 
 # ---- the verb, and several processes ----
@@ -228,21 +308,29 @@ def save_model_and_lists(folder: Path, videos: VideoList) -> None:
     """A small model, and videos with lists, of which fold 2 has but two."""
     torch.manual_seed(0)
     model = TimeSformer(img_size=32, num_frames=4, num_classes=6, embed_dim=32, depth=1, num_heads=2, clip=CLIP)
+    model.head.weight.data.mul_(20)  # so that its order of the videos is not one of rounding
     for fold in (1, 2):
         save_pretrained(model, folder / f"model-{fold}", labels=[f"class {i}" for i in range(6)])
-    lines = [f"{sample.path} {sample.label}\n" for sample in videos.samples]
+    lines = [f"{sample.path} {sample.target}\n" for sample in videos.samples]
     (folder / "val.csv").write_text("".join(lines))
 
 
-def test_several_processes_count_no_video_twice(bright, tmp_path):
+def test_several_processes_count_no_video_twice(bright, tmp_path, capsys):
     """Seven videos for two processes: the one more that one of them gets is not counted."""
     save_model_and_lists(tmp_path, bright)
     arguments = [str(tmp_path / "model-1"), str(tmp_path), "--data", "list", "--workers", "0"]
-    run([*arguments, "--out", str(tmp_path / "one")])
+    run([*arguments, "--out", str(tmp_path / "one"), "--errors", "3"])
+    out = capsys.readouterr().out
+    assert "worst 3 of 7 videos, by loss:" in out
+    page = (tmp_path / "one" / "errors.html").read_text("utf-8")
+    assert all(path in out and path in page for path in re.findall(r"\S+\.mp4", out.partition("worst")[2]))
     assert join(launch(2, run, [*arguments, "--out", str(tmp_path / "two")])) == [0, 0]
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert one["count"] == 7
     assert one == two
+    one, two = ((tmp_path / name / "predictions.jsonl").read_text().splitlines() for name in ("one", "two"))
+    for a, b in zip(map(json.loads, one), map(json.loads, two), strict=True):
+        assert (a["path"], a["target"], a["loss"]) == (b["path"], b["target"], pytest.approx(b["loss"]))
 
 
 def test_the_verb_reports_folds_and_their_mean(
@@ -265,5 +353,6 @@ def test_the_verb_reports_folds_and_their_mean(
     assert mean["top5"] == sum(result["top5"] for result in folds) / 2
     assert f"ucf101 test, fold 2: top-1 {folds[1]['top1']:.2%}" in out
     assert f"mean over folds 1, 2: top-1 {mean['top1']:.2%}" in out
+    assert "worst" not in out
     run([*arguments, "--json"])
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [*folds, mean]

@@ -1,8 +1,10 @@
 """Recipes, and training runs: the same however they are dealt out, killed and resumed."""
 
+import math
 import os
 import signal
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,8 +13,9 @@ from footage import films_by_class, pieces, video_list, write
 from ranks import LIMIT, join, launch
 from safetensors.torch import load_file
 
-from timesformer_zoo import TimeSformer, VideoDataset, finetune, read_videos
-from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo import TimeSformer, VideoDataset, finetune, normalize_clips, read_videos
+from timesformer_zoo.train.optim import make_optimizer, mix_clips, set_learning_rate
+from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate
 from timesformer_zoo_cli import main
 
 PLAIN = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)
@@ -79,42 +82,47 @@ def test_layer_decay_and_weight_decay_groups():
     assert decay["head.weight"] == 0.1
 
 
-def test_settings_from_text():
-    recipe = RECIPES["small-data"].with_settings(
-        ["lr=1e-4", "epochs=3", "milestones=1,2", "ema=none", "layer_decay=0.9"]
-    )
-    assert (recipe.lr, recipe.epochs, recipe.milestones, recipe.ema, recipe.layer_decay) == (1e-4, 3, (1, 2), None, 0.9)
-    assert Recipe(**recipe.to_dict()) == recipe
-
-
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("settings", "message"),
     [
-        ("learning_rate=1", "no field 'learning_rate'; it has epochs, batch_size"),
-        ("epochs=many", "epochs is 'many'"),
-        ("epochs=0", "epochs is 0, expected 1 or more"),
-        ("schedule=linear", "schedule is 'linear', expected steps or cosine"),
-        ("lr=nan", "lr is nan, expected 0 or more"),
+        (dict(epochs=0), "epochs is 0, expected 1 or more"),
+        (dict(schedule="linear"), "schedule is 'linear', expected steps or cosine"),
+        (dict(lr=math.nan), "lr is nan, expected 0 or more"),
+        (dict(freeze="head"), "freeze is 'head', expected none, embed, backbone or blocks"),
+        (dict(class_weights="even"), "class_weights is 'even', expected None, balanced, or a number"),
+        (dict(class_weights=(1, -1)), "class_weights is"),
+        (dict(class_weights="balanced", balanced_sampling=True), "each is enough"),
+        (dict(patience=2), "best is 'last', expected a metric"),
+        (dict(patience=0, best="top1"), "patience is 0"),
+        (dict(ema=1.0), "ema is 1.0, expected 0 or more, and less than 1"),
+        (dict(label_smoothing=-0.1), "label_smoothing is -0.1"),
+        (dict(clip_grad=0.0), "clip_grad is 0.0, expected more than 0"),
+        (dict(milestones=(14, 11)), r"milestones is \(14, 11\), expected ascending epochs"),
     ],
 )
-def test_settings_refuse_nonsense(setting, message):
+def test_recipes_refuse_nonsense(settings, message):
     with pytest.raises(ValueError, match=message):
-        Recipe().with_settings([setting])
+        Recipe(**settings)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_is_the_same_in_all_frames(kind):
     clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 5, 8, 8)
     labels = torch.arange(4)
-    torch.manual_seed(0)
-    mixed, targets = mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels)
+    mixed, targets = mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels, 0)
     assert type(mixed) is torch.Tensor
     assert torch.equal(mixed, mixed[:, :1, :1].expand_as(mixed))
     assert not torch.equal(mixed, clips)
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     # Clip i is all i and of class i, so its mean says what it is mixed of.
     torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), targets @ torch.arange(4.0))
-    plain, same = mix_clips(Recipe(), 4)(clips, labels)
+    # How much is mixed follows from the seed, not from how many clips there are, or what was drawn before.
+    torch.rand(3)
+    fewer, shares = mix_clips(Recipe(**{kind: 1.0}), 4)(clips[:2], labels[:2], 0)
+    torch.testing.assert_close(fewer[1], mixed[1])
+    torch.testing.assert_close(shares[1], targets[1])
+    assert not torch.equal(mix_clips(Recipe(**{kind: 1.0}), 4)(clips, labels, 1)[1], targets)
+    plain, same = mix_clips(Recipe(), 4)(clips, labels, 0)
     assert plain is clips
     assert same is labels
 
@@ -158,8 +166,9 @@ def test_each_epoch_is_told_once_its_state_is_saved(videos, tmp_path):
 
 def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_path):
     # 9 videos in steps of 4, 4 and 1: the last has fewer than there are micro-batches.
-    whole = run(videos, tmp_path / "a", PLAIN)
-    parts = run(videos, tmp_path / "b", Recipe(**{**PLAIN.to_dict(), "accumulation": 3}))
+    # Each clip draws its drop path by itself.
+    whole = run(videos, tmp_path / "a", PLAIN, small(drop_path_rate=0.4))
+    parts = run(videos, tmp_path / "b", Recipe(**{**PLAIN.to_dict(), "accumulation": 3}), small(drop_path_rate=0.4))
     assert_same(whole.model.state_dict(), parts.model.state_dict(), 1e-5)
     assert [e["loss"] for e in whole.history] == pytest.approx([e["loss"] for e in parts.history], rel=1e-4)
     # The gradient is that of the mean over the clips: a step of plain SGD, by hand.
@@ -170,8 +179,9 @@ def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_
 
     data = VideoDataset(videos, by_hand, training=True)
     items = [data[Draw(i, 0)] for i in range(9)]
-    labels = torch.tensor([item.label for item in items])
-    torch.nn.functional.cross_entropy(by_hand(torch.cat([item.clips for item in items])), labels).backward()
+    labels = torch.tensor([item.target for item in items])
+    clips = normalize_clips(torch.cat([item.clips for item in items]), by_hand)
+    torch.nn.functional.cross_entropy(by_hand(clips), labels).backward()
     expected = {name: p - 0.1 * p.grad for name, p in by_hand.named_parameters()}
     assert_same(expected, one.model.state_dict(), 1e-5)
 
@@ -187,7 +197,7 @@ def test_the_average_of_the_weights_is_the_result(videos, tmp_path):
 def test_skips_are_listed_and_not_learned_from(videos, tmp_path):
     broken = write(tmp_path / "broken.mp4", pieces("bikes", 1)[0])
     broken.write_bytes(b"this is no video")
-    more = video_list([broken, *(s.path for s in videos.samples)], [2, *(s.label for s in videos.samples)])
+    more = video_list([broken, *(s.path for s in videos.samples)], [2, *(s.target for s in videos.samples)])
     recipe = Recipe(**{**PLAIN.to_dict(), "batch_size": 1, "epochs": 1})
     done = run(more, tmp_path / "a", recipe, on_error="skip")
     assert list(done.skipped) == [str(broken)]
@@ -200,8 +210,9 @@ def test_refuses_a_model_or_a_checkpoint_that_does_not_fit(videos, tmp_path):
         run(videos, tmp_path, model=small(num_classes=5))
     once = Recipe(**{**PLAIN.to_dict(), "epochs": 1})
     run(videos, tmp_path, once)
-    with pytest.raises(ValueError, match=r"recipe = .* Use the same to go on, or another folder"):
-        run(videos, tmp_path, PLAIN)
+    other = replace(once, lr=0.01)
+    with pytest.raises(ValueError, match=r"recipe.lr = 0.02, now it is 0.01. Use the same to go on, or another folder"):
+        run(videos, tmp_path, other)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(videos, tmp_path):
@@ -216,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_the_run(videos, tmp_path):
 
 ARGUMENTS = (
     "--scratch --model timesformer_tiny_divided --img-size 32 --num-frames 4 --workers 1 --save-every 2 "
-    "--set epochs=2 batch_size=2 warmup=0 mixup=0.5"
+    "--epochs 2 --batch-size 2 --warmup 0 --mixup 0.5"
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import pytest
 import torch
-from videos import insert_not_coded, numbers_of, replace_edit_list, start_in_the_middle, write_video
+from videos import insert_not_coded, join_streams, numbers_of, replace_edit_list, start_in_the_middle, write_video
 
 from timesformer_zoo import Video, VideoReadError
 
@@ -188,6 +188,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], list[int]]] = {
         lambda p: insert_not_coded(write_video(p.with_name("whole.avi"), **MPEG4), p, [10, 25, 30]),
         list(range(40)),
     ),
+    "joined.ts": (lambda p: join_streams(write_video(p.with_name("whole.ts"), **B_FRAMES), p, 24), list(range(40))),
     "a:colon.mp4": (lambda p: write_video(p, FRAMES), list(range(40))),
 }
 

@@ -97,7 +97,7 @@ def test_a_file_that_the_system_refuses(
     def refuse(*args: object) -> None:  # root may read everything, so the refusal is staged
         raise refusal
 
-    monkeypatch.setattr(container, "open", refuse, raising=False)
+    monkeypatch.setattr(container, "open_file", refuse)
     with pytest.raises(VideoReadError, match=reason) as caught:
         Video(path)
     assert str(caught.value).startswith(f"{path}: ")

@@ -6,6 +6,7 @@ so, it reads memory that is not there, aborts, exits or is killed.
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -107,6 +108,10 @@ def readers(pid: int | str = "self") -> set[int]:
     return {child for child in children(pid) if b"timesformer_zoo.video" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
+def page_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def ends(pid: int, seconds: float) -> bool:
     """Whether a process does so in time; who takes note of it, if anyone, does not count."""
     until = time.monotonic() + seconds
@@ -176,6 +181,18 @@ def test_all_files_share_one_process(video: Path) -> None:
     assert [[number_of(frame) for frame in frames] for frames in streams] == [[i, i + 1, i + 2] for i in (0, 5, 10, 15)]
     assert len(before) == 1
     assert readers() == before
+
+
+@linux
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_the_process_does_not_ask_for_the_same_memory_with_each_file(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mp4", height=256, width=340)
+    counts = []
+    for _ in range(6):
+        load_views(film, SPEC, num_threads=1, isolated=True)
+        (process,) = readers()
+        counts.append(page_faults(process))
+    assert counts[-1] - counts[-3] < 100  # else some hundreds with each
 
 
 def test_threads_may_read_at_once(video: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from videos import corners_of, number_of, numbers_of, trim_without_encoding, write_video
 
 from timesformer_zoo import ClipSpec, Video, VideoReadError, frame_indices, load_views, read_clip
-from timesformer_zoo.video import decoders, index, source
+from timesformer_zoo.video import container, decoders, index, source
 
 FORMATS = {
     "plain.mp4": {},
@@ -40,6 +40,25 @@ def test_frame_by_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert numbers_of(video.frames([3, 30])) == [3, 30]
     assert numbers_of(video.frames([31, 33])) == [31, 33]
     assert len(starts) == 2
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("large", [1, 1 << 20])
+def test_a_late_frame_is_sought_not_read_up_to(
+    name: str, large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a large MP4, of which the index leaves no open file, and of one that was closed."""
+    monkeypatch.setattr(container, "LARGE", large)
+    video = Video(write_video(tmp_path / name, 200))
+    demuxed = []
+    packets_of = decoders.packets_of
+    monkeypatch.setattr(
+        decoders, "packets_of", lambda media: (demuxed.append(1) or packet for packet in packets_of(media))
+    )
+    for place in (170, 190):
+        assert number_of(video.frames([place])[0]) == place
+        video.close()
+    assert len(demuxed) < 100
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "b_frames_264.avi"])

@@ -1,8 +1,10 @@
 """How pixels become a model's input: test crops and training crops, held to torchvision's functions."""
 
 import json
+import math
 import pickle
 from dataclasses import replace
+from random import Random
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from timesformer_zoo import ClipSpec, clip_transform, crop_views
+from timesformer_zoo import ClipSpec, clip_transform, crop_views, normalize_clips
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -70,6 +72,8 @@ def test_frames_may_come_one_by_one() -> None:
     assert torch.equal(crop_views(iter(frames), ClipSpec(5, size=24)), crop_views(frames, ClipSpec(5, size=24)))
     with pytest.raises(ValueError, match="no frames"):
         crop_views(iter([]), ClipSpec())
+    with pytest.raises(ValueError, match="no frames"):
+        clip_transform(ClipSpec(), training=True)(frames[:0])
 
 
 def test_mean_and_std_are_per_channel_and_bgr_swaps_first() -> None:
@@ -158,6 +162,76 @@ def ramp(height: int, width: int) -> torch.Tensor:
 
 
 PLAIN = {"num_frames": 2, "mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # pixels come out as they are
+
+
+def exact(frames: torch.Tensor, spec: ClipSpec, generator: torch.Generator) -> torch.Tensor:
+    """A training clip of the same draws by torchvision, whole frames in floats: (3, T, H, W), 0 to 255."""
+    scale, y, x, mirror = torch.rand(4, generator=generator).tolist()
+    low, high = spec.jitter_range
+    short = round(low + scale * (high - low))
+    (height, width), (crop_h, crop_w) = frames.shape[1:3], spec.size
+    h = max(crop_h, short) if height <= width else crop_h
+    w = max(crop_w, short) if width <= height else crop_w
+    if h / height >= w / width:  # one side is as it must be, the other keeps the aspect ratio
+        w = max(w, math.floor(width / height * h))
+    else:
+        h = max(h, math.floor(height / width * w))
+    images = tv.resize(frames.permute(0, 3, 1, 2).float(), [h, w], antialias=False)
+    images = tv.crop(images, int(y * (h - crop_h + 1)), int(x * (w - crop_w + 1)), crop_h, crop_w)
+    return (tv.horizontal_flip(images) if spec.flip and mirror < 0.5 else images).transpose(0, 1)
+
+
+FRAMES = {"any": (20, 130, None), "portrait": (20, 130, True), "landscape": (20, 130, False), "tiny": (1, 12, None)}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_training_clips_are_within_a_grey_level_of_the_exact_ones(kind: str) -> None:
+    smallest, largest, descending = FRAMES[kind]
+    random = Random(kind)
+    for seed in range(40):
+        sides = [random.randint(smallest, largest) for _ in range(2)]
+        height, width = sides if descending is None else sorted(sides, reverse=descending)
+        size = random.randint(8, 70), random.randint(8, 70)
+        low = min(size) + random.randint(0, 30)
+        spec = ClipSpec(**PLAIN, size=size, jitter=(low, low + random.randint(0, 40)), flip=random.random() < 0.8)
+        frames = noise(2, height, width)
+        if random.random() < 0.3:
+            frames = (frames > 127) * torch.tensor(255, dtype=torch.uint8)  # the sharpest edges
+        clip = clip_transform(spec, training=True, generator=seeded(seed))(frames)
+        torch.testing.assert_close(clip, exact(frames, spec, seeded(seed)).round(), rtol=0, atol=1.001)
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clips_are_normalised_where_they_are(channels: int, bgr: bool) -> None:
+    spec = ClipSpec(2, size=8, in_chans=channels, mean=(0.1, 0.2, 0.4), std=(0.5, 0.25, 0.2), bgr=bgr)
+    clips = noise(5, 2, 4, 8, 8).movedim(-1, 2)  # (B, V, 3, T, H, W), each another one
+    assert clips.shape == (5, 2, 3, 4, 8, 8)
+    before = clips.clone()
+    normalised = normalize_clips(clips, spec)
+    assert torch.equal(clips, before)
+    assert (normalised.shape, normalised.dtype) == ((5, 2, channels, 4, 8, 8), torch.float32)
+    for got, clip in zip(normalised.flatten(0, 1), clips.flatten(0, 1), strict=True):
+        frames = clip.transpose(0, 1)
+        images = tv.rgb_to_grayscale(frames.float()) if channels == 1 else frames.flip(1) if bgr else frames
+        expected = tv.normalize(images / 255, list(spec.mean), list(spec.std)).transpose(0, 1)
+        torch.testing.assert_close(got, expected)
+    assert normalize_clips(clips[:0], spec).shape == (0, 2, channels, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (torch.zeros(2, 3, 4, 8, 8), r"are \(2, 3, 4, 8, 8\) torch.float32, .*; test views .* are normalised already"),
+        (torch.zeros(2, 4, 3, 8, 8, dtype=torch.uint8), r"are \(2, 4, 3, 8, 8\) torch.uint8"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), r"are \(3, 8, 8\) torch.uint8"),
+        (np.zeros((3, 4, 8, 8), np.uint8), "are of type ndarray"),
+    ],
+)
+def test_other_clips_are_not_normalised(wrong: torch.Tensor | np.ndarray, says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says) as caught:
+        normalize_clips(wrong, ClipSpec(4, size=8))
+    assert "expected a uint8 tensor (..., 3, T, H, W)" in str(caught.value)
 
 
 def test_training_crops_reach_every_place() -> None:

@@ -136,3 +136,31 @@ def test_a_server_that_says_nothing(plain: _Files, tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match=r"no answer in time \(timed out\).*HF_HUB_ETAG_TIMEOUT=30"):
             timm.create_model(NAME, **options)
     assert time.monotonic() - start < 5
+
+
+def test_lavilas_names_have_the_start_of_an_md5(plain: _Files, tmp_path: Path) -> None:
+    source, options = published(plain, tmp_path)
+    content = (tmp_path / "file.pth").read_bytes()
+    for start, fits in ((hashlib.md5(content).hexdigest()[:6], True), ("000000", False)):
+        path = f"/clip_timesformer.ep_0001.md5sum_{start}.pth"
+        plain.content[path] = content
+        options["pretrained_cfg_overlay"]["url"] = plain.url + path
+        if fits:
+            assert equal(timm.create_model(NAME, **options).state_dict(), source.state_dict())
+            continue
+        with pytest.raises(DownloadError, match=r"damaged on its way .*expected md5 \"000000\".*load again"):
+            timm.create_model(NAME, **options)
+        assert not (tmp_path / "torch" / "hub" / "checkpoints" / path[1:]).exists()
+
+
+def test_a_page_is_no_file_and_says_what_to_do(tmp_path: Path) -> None:
+    name = "timesformer_base_divided.endo_fm"
+    with pytest.raises(DownloadError, match=rf"{name} .*by hand from https://drive.google.com/.*dict\(file=PATH\)"):
+        timm.create_model(name, pretrained=True)
+    weights = timm.create_model(name, **SMALL).state_dict()
+    theirs = from_native(weights, "the authors'", "divided")
+    teacher = {key.replace("model.", "backbone.", 1): value for key, value in theirs.items()}
+    torch.save({"student": {}, "teacher": teacher}, tmp_path / "endo.pth")
+    overlay = dict(file=str(tmp_path / "endo.pth"))
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **SMALL)
+    assert equal(model.state_dict(), weights)

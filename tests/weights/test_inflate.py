@@ -28,11 +28,13 @@ def test_every_step_is_the_vits_attention(mode):
     *others, last = model.blocks[1].steps.values()
     for step in (*others, last):
         assert torch.equal(step.qkv.weight, vit.blocks[1].attn.qkv.weight)
-        assert torch.equal(step.proj.bias, vit.blocks[1].attn.proj.bias)
         assert torch.equal(step.norm.weight, vit.blocks[1].norm1.weight)
+    assert torch.equal(last.proj.bias, vit.blocks[1].attn.proj.bias)
     for step in others:
-        assert not step.fc.weight.any()
-        assert not step.fc.bias.any()
+        zero = step.proj if mode == "frozen" else step.fc
+        assert not zero.weight.any()
+        assert not zero.bias.any()
+        assert zero is step.proj or torch.equal(step.proj.bias, vit.blocks[1].attn.proj.bias)
     assert model.time_embed is None or not model.time_embed.any()
     assert torch.equal(model.blocks[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
     pointers = [parameter.data_ptr() for parameter in model.parameters()]

@@ -181,7 +181,7 @@ def test_inside_another_module_it_stands_aside():
     outer.load_state_dict({f"0.{key}": value for key, value in tiny().state_dict().items()})
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:torch.quantize_per_tensor")
 def test_a_quantised_model_takes_its_own():
     quantised = torch.ao.quantization.quantize_dynamic(tiny(), {torch.nn.Linear})
     assert quantised.load_state_dict(quantised.state_dict())

@@ -9,11 +9,12 @@ import timm
 import torch
 
 from timesformer_zoo import CHECKPOINTS, AttentionMode, Checkpoint, ClipSpec, checkpoint_of, clip_spec, label_set
+from timesformer_zoo.weights.families import FAMILIES
 
-LICENCES = {"apache-2.0", "cc-by-nc-4.0"}
+LICENCES = {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit"}
 ADDRESSES = {
     "hf_hub_id": r"[\w-]+/[\w.-]+",
-    "url": r"https://[\w.-]+(/[\w.-]+)+_\d{8}-[0-9a-f]{8}\.pth",
+    "url": r"https?://[\w.-]+(/[\w.~-]+)+\.(pth|pth\.tar|pyth\?dl=1|pt|pdparams)|https://drive\.google\.com/file/d/[\w-]+",
     "file": r".*\.safetensors",
 }
 ENTRIES = pytest.mark.parametrize("name", CHECKPOINTS)
@@ -28,13 +29,14 @@ def complaints(name: str, entry: Checkpoint) -> list[str]:
     """What is missing from an entry, or contradicts something else."""
     model, tag = name.split(".")
     labels = label_set(entry.labels) if entry.labels else []
+    sizes = dict(img_size=entry.img_size, num_frames=entry.num_frames, num_classes=entry.num_classes)
     with torch.device("meta"):
-        network = timm.create_model(
-            model, img_size=entry.img_size, num_frames=entry.num_frames, num_classes=entry.num_classes
-        )
+        network = timm.create_model(name, **sizes, **entry.model)
+    ours = name not in FAMILIES
+    head = getattr(network.head, "out_features", 0)
     (kind, address), *more = entry.source.items() or [("none", "")]
     checks = {
-        "name": re.fullmatch(r"timesformer_(base|hr|l|tiny)_(space_only|joint|divided|local_global|axial)", model),
+        "name": re.fullmatch(rf"timesformer_(base|hr|l|tiny|vitl14)_({'|'.join(AttentionMode)})", model),
         "licence": entry.license in LICENCES,
         "description": entry.description.endswith("."),
         "source": not more and (kind == "none") == (tag == "untrained"),
@@ -43,9 +45,11 @@ def complaints(name: str, entry: Checkpoint) -> list[str]:
         "publisher": kind in ("none", "hf_hub_id") or entry.origin,
         "parameters": entry.num_params == sum(parameter.numel() for parameter in network.parameters()),
         "labels": len(labels) == len(set(labels)) and all(label == label.strip() != "" for label in labels),
-        "head": (len(labels) or 400) == entry.num_classes == network.head.out_features,
-        "new head": bool(entry.labels) != (entry.image or kind == "none"),
-        "accuracy": (entry.top1 is None) == (entry.top5 is None) == (tag in ("in21k", "untrained", "camera_motion")),
+        "head": (len(labels) or (400 if entry.classes is None else entry.classes)) == entry.num_classes == head,
+        "new head": bool(entry.labels) != (entry.image or kind == "none" or entry.classes is not None),
+        "accuracy": not ours
+        or (entry.top1 is None) == (entry.top5 is None) == (tag in ("in21k", "untrained", "camera_motion")),
+        "good for": ours or bool(entry.task or entry.top1),
         "order": None in (entry.top1, entry.top5) or 50 < entry.top1 < entry.top5 < 100,
         "clip": not entry.clip.keys() & {"labels", "num_frames", "size", "mean", "std"},
         "image": entry.image == (tag == "in21k") == ("Not a video model yet" in entry.description),
@@ -65,7 +69,7 @@ def test_entry_is_sound(name: str) -> None:
     [
         (dict(license=""), ["licence"]),
         (dict(source={"hf_hub_id": "https://huggingface.co/facebook/x"}), ["address"]),
-        (dict(source={"url": "http://example.org/x.pth"}, origin="x"), ["address"]),
+        (dict(source={"url": "http://example.org/x.html"}, origin="x"), ["address"]),
         (dict(source={}), ["source", "new head"]),
         (dict(num_params=121_566_353), ["parameters"]),
         (dict(num_frames=16), ["parameters"]),
@@ -107,10 +111,11 @@ def test_model_takes_its_entry(name: str) -> None:
 
 def test_every_model_is_there() -> None:
     names = {f"timesformer_{v}_{m.value}" for v in ("base", "hr", "l", "tiny") for m in AttentionMode}
+    names |= {"timesformer_vitl14_joint", "timesformer_vitl14_frozen"}
     assert set(timm.list_models("timesformer_*")) == names
     assert {name.split(".")[0] for name in CHECKPOINTS} == names
     assert {name for name in CHECKPOINTS if name.endswith(".in21k")} == {
-        f"{name}.in21k" for name in names if "tiny" not in name
+        f"{name}.in21k" for name in names if "tiny" not in name and "vitl14" not in name
     }
 
 
@@ -149,6 +154,8 @@ def test_counts_of_the_paper() -> None:
 
 def test_ssv2_is_sampled_over_the_whole_video_and_not_flipped() -> None:
     for name, entry in CHECKPOINTS.items():
+        if name in FAMILIES:
+            continue
         spec = clip_spec(create(name))
         assert spec.sampling == ("uniform" if name.endswith(".ssv2") else "dense")
         assert spec.flip == ("tiny" not in name and not name.endswith(".ssv2"))

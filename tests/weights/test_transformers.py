@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from small_models import equal, load, tiny
 
-from timesformer_zoo import CheckpointError, TimeSformer, checkpoint_filter_fn, read_checkpoint
+from timesformer_zoo import CheckpointError, TimeSformer, checkpoint_filter_fn, clip_spec, read_checkpoint
 from timesformer_zoo.weights.transformers import from_transformers_config, to_transformers
 
 transformers = pytest.importorskip("transformers")
@@ -78,6 +78,19 @@ def test_to_transformers_is_the_same_function(mode, changes, tmp_path):
         torch.testing.assert_close(hf(clip.transpose(1, 2)).logits, model(clip), atol=1e-5, rtol=1e-5)
     again = TimeSformer(**from_transformers_config(json.loads((tmp_path / "config.json").read_text())))
     assert equal(checkpoint_filter_fn(read_checkpoint(tmp_path), again), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"), [("multilabel", "multi_label_classification"), ("regression", "regression"), ("classes", None)]
+)
+def test_the_kind_of_target_goes_both_ways(task, problem):
+    config, weights = to_transformers(tiny(clip={"task": task}))
+    hf = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(**config))
+    assert hf.config.problem_type == problem
+    assert clip_spec(TimeSformer(**from_transformers_config(hf.config.to_dict()))).task == task
+    hf.load_state_dict(weights)
+    targets = torch.tensor([1]) if problem is None else torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]])
+    assert hf(torch.randn(1, 4, 3, 32, 32), labels=targets).loss > 0
 
 
 def test_to_transformers_config_builds_directly():

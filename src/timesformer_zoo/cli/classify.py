@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from timesformer_zoo.cli.common import find_videos, print_json
+from timesformer_zoo.cli.common import engine_of, find_videos, print_json
+from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.hub.load import load_model
+from timesformer_zoo.hub.load import load_model, model_digest
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.video.remote import masked
 
 __all__ = ["run"]
 
@@ -27,98 +31,158 @@ Answer = dict[str, Any]  # of one video, as --json prints it
 
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo classify`."""
-    device = args.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if args.device is not None:
+        try:
+            torch.device(args.device)
+        except RuntimeError as error:
+            raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    if args.retry_errors and args.out is None:
+        raise ValueError("--retry-errors is for the rows that a folder has: give it by --out")
+    engine = engine_of(args)
     videos = list(find_videos(args.videos))
-    model = load_model(args.model, device=device)
-    in_windows = _in_windows(args, model)
+    work = Classify(**{field.name: getattr(args, field.name) for field in fields(Classify) if field.name != "watch"})
     console = Console(stderr=True)
-    status = 0
     answers: list[Answer] = []
+    done = errors = 0
     # What is printed above the bar goes where the bar does, unless the output is read by another than the terminal.
     with Progress(
         console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
     ) as bar:
         task = bar.add_task("classifying", total=len(videos))
-        for number, (path, problem) in enumerate(videos):
-            try:
-                if problem is not None:
-                    raise problem
-                answer = _over_time(model, path, args, bar) if in_windows else _once(model, path, args)
-            except VideoReadError as error:
-                print(f"timesformer-zoo classify: {error}", file=sys.stderr)
-                answer = {"path": path, "error": str(error)}
-                status = 1
-            if args.json:
-                print_json(answer)
-            elif "error" not in answer:
-                print("\n".join(_lines(answer)), flush=True)
-            answers.append(answer)
-            bar.update(task, completed=number + 1)
-    if len(answers) > 1 and in_windows and not args.json:
+        if args.engine == "local":
+            work = replace(work, watch=partial(_watched, bar))
+        paths = (path for path, problem in videos if problem is None)
+        rows = map_videos(work, paths, engine=engine, out=args.out, retry_errors=args.retry_errors)
+        for answer in _in_place(videos, rows) if args.out is None else _and_problems(videos, rows):
+            done += 1
+            if "error" in answer:
+                print(f"timesformer-zoo classify: {answer['error']}", file=sys.stderr)
+                errors += 1
+            if args.out is None:
+                answers.append(answer)
+                if args.json:
+                    print_json(answer)
+                elif "error" not in answer:
+                    print("\n".join(_lines(answer)), flush=True)
+            bar.update(task, completed=done)
+    if args.out is not None:
+        _print_counts(args, done, len(videos) - done, errors)
+    elif len(answers) > 1 and not args.json and any("timeline" in answer for answer in answers):
         _print_table(answers)
-    return status
+    return 1 if errors else 0
 
 
-def _in_windows(args: Namespace, model: TimeSformer) -> bool:
-    of_windows = [name for name in ("window", "step") if getattr(args, name) is not None]
-    if args.windows is False and of_windows:
-        raise ValueError(f"--no-windows and --{of_windows[0]} contradict each other: leave one out")
-    if args.clips is not None and (args.windows or of_windows):
-        raise ValueError("--clips is for looking once, with --no-windows; a window has one clip")
-    if args.windows is not None:
-        return bool(args.windows)
-    return bool(of_windows) or (clip_spec(model).windows and args.clips is None)
+Found = Sequence[tuple[str, VideoReadError | None]]
 
 
-def _once(model: TimeSformer, path: str, args: Namespace) -> Answer:
-    spec = clip_spec(model)
-    views = {"clips": args.clips or spec.clips, "crops": args.crops or spec.crops}
-    return {**predict(model, [path], args.top_k, args.clips, args.crops)[0].to_dict(), **views}
+def _in_place(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
+    """Rows come in the order of the videos; where a name led to none, its error."""
+    for path, problem in videos:
+        yield next(rows) if problem is None else {"path": masked(path), "error": str(problem)}
 
 
-def _over_time(model: TimeSformer, path: str, args: Namespace, bar: Progress) -> Answer:
-    windows: list[Prediction] = []
-    task = bar.add_task(os.path.basename(path.rstrip(os.sep))[-40:], total=None)
+def _and_problems(videos: Found, rows: Iterator[Answer]) -> Iterator[Answer]:
+    yield from ({"path": masked(path), "error": str(problem)} for path, problem in videos if problem is not None)
+    yield from rows
+
+
+@dataclass(frozen=True)
+class Classify:
+    """What is done to a video; its fields are options of the command."""
+
+    model: str
+    device: str | None
+    windows: bool | None
+    window: float | None
+    step: float | None
+    max_windows: int
+    top_k: int
+    clips: int | None
+    crops: int | None
+    watch: Callable[[str, Iterable[Prediction]], Iterable[Prediction]] | None = None  # sees windows as they come
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that answers depend on. The model's name alone would not tell one that was trained anew."""
+        names = [field.name for field in fields(self) if field.name not in ("device", "watch")]
+        values = {name: getattr(self, name) for name in names}
+        return {"verb": "classify", **values, "sha256 of the model": model_digest(self.model)}
+
+    def load(self) -> Callable[[str], Answer]:
+        """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
+        device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
+        model = load_model(self.model, device=device)
+        return partial(self._over_time if self._in_windows(model) else self._once, model)
+
+    def _in_windows(self, model: TimeSformer) -> bool:
+        of_windows = [name for name in ("window", "step") if getattr(self, name) is not None]
+        if self.windows is False and of_windows:
+            raise ValueError(f"--no-windows and --{of_windows[0]} contradict each other: leave one out")
+        if self.clips is not None and (self.windows or of_windows):
+            raise ValueError("--clips is for looking once, with --no-windows; a window has one clip")
+        if self.windows is not None:
+            return self.windows
+        return bool(of_windows) or (clip_spec(model).windows and self.clips is None)
+
+    def _once(self, model: TimeSformer, path: str) -> Answer:
+        spec = clip_spec(model)
+        views = {"clips": self.clips or spec.clips, "crops": self.crops or spec.crops}
+        return {**predict(model, [path], self.top_k, self.clips, self.crops)[0].to_dict(), **views}
+
+    def _over_time(self, model: TimeSformer, path: str) -> Answer:
+        coming: Iterable[Prediction] = predict_windows(
+            model, path, 1, self.crops, window=self.window, step=self.step, max_windows=self.max_windows
+        )
+        windows = list(coming if self.watch is None else self.watch(path, coming))
+        first, *rest = windows
+        if first.task == "regression":
+            rows = [{"start": window.start, "end": window.end, "values": window.values} for window in windows]
+            summary: Any = {name: sum(w.values[name] for w in windows) / len(windows) for name in first.values}
+        else:
+            segments = timeline(windows)
+            rows = [segment.to_dict() for segment in segments]
+            summary = _summary(segments, _seconds(windows[-1].end, first.start))
+        return {
+            "start": first.start,
+            "end": windows[-1].end,
+            "duration": first.duration,
+            "windows": {
+                "count": len(windows),
+                "seconds": _seconds(first.end, first.start),
+                "every": _seconds(rest[0].start, first.start) if rest else None,
+            },
+            "task": first.task,
+            "summary": summary,
+            "timeline": rows,
+        }
+
+
+def _watched(bar: Progress, path: str, windows: Iterable[Prediction]) -> Iterator[Prediction]:
+    """A bar of the video's own beside the one of all."""
+    task = bar.add_task(os.path.basename(masked(path).rstrip(os.sep))[-40:], total=None)
     try:
-        for window in predict_windows(
-            model, path, 1, args.crops, window=args.window, step=args.step, max_windows=args.max_windows
-        ):
-            windows.append(window)
+        for window in windows:
             bar.update(task, total=window.duration, completed=window.end)
+            yield window
     finally:
         bar.remove_task(task)
-    segments = timeline(windows)
-    first, *rest = windows
-    return {
-        "path": path,
-        "start": first.start,
-        "end": windows[-1].end,
-        "duration": first.duration,
-        "windows": {
-            "count": len(windows),
-            "seconds": _seconds(first.end, first.start),
-            "every": _seconds(rest[0].start, first.start) if rest else None,
-        },
-        "summary": _summary(segments),
-        "timeline": [segment.to_dict() for segment in segments],
-    }
 
 
 def _seconds(end: float | None, start: float | None) -> float:
     return (end or 0) - (start or 0)
 
 
-def _summary(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+def _summary(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
     """The share of the time of each label, the longest first; of what is unclear, together."""
     seconds: dict[str | None, float] = {}
     for segment in segments:
         label = None if segment.unclear else segment.label
         seconds[label] = seconds.get(label, 0.0) + segment.end - segment.start
-    total = sum(seconds.values())
     return [
         {"label": label, "unclear": label is None, "share": value / total}
         for label, value in sorted(seconds.items(), key=lambda item: -item[1])
@@ -131,16 +195,14 @@ def _summary(segments: Iterable[Segment]) -> list[dict[str, Any]]:
 def _lines(answer: Answer) -> list[str]:
     """What was looked at, and what was seen."""
     if "timeline" in answer:
-        rows = [
-            f"  {_clock(s['start'])} - {_clock(s['end'])}  {_sureness(s['label'], s['probability'], s['unclear'])}"
-            for s in answer["timeline"]
-        ]
-        return [f"{answer['path']}: {_words(answer['summary'])}  [{_windows_in_words(answer)}]", *rows]
+        rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
+        return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
     seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
     if answer["start"] is not None:
         seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
-    title = f"{answer['path']}: {'unclear' if answer['unclear'] else answer['top'][0]['label']}  [{seen}]"
+    said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
+    title = f"{answer['path']}: {said}  [{seen}]"
     return [title, *(f"  {score['probability']:6.1%}  {score['label']}" for score in answer["top"])]
 
 
@@ -152,12 +214,27 @@ def _windows_in_words(answer: Answer) -> str:
     return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
 
 
-def _words(summary: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary)
+# What is said where no label is likelier than not.
+_NEITHER = {"classes": "unclear", "multilabel": "no label"}
 
 
-def _sureness(label: str, probability: float, unclear: bool) -> str:
-    return f"unclear (at best {label}, {probability:.0%})" if unclear else f"{label} ({probability:.0%} sure)"
+def _words(answer: Answer) -> str:
+    summary = answer["summary"]
+    if answer["task"] == "regression":
+        return _values(summary)
+    shares = [f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary]
+    return ", ".join(shares) or _NEITHER[answer["task"]]
+
+
+def _seen(row: dict[str, Any]) -> str:
+    if "values" in row:
+        return _values(row["values"])
+    label, probability = row["label"], row["probability"]
+    return f"unclear (at best {label}, {probability:.0%})" if row["unclear"] else f"{label} ({probability:.0%} sure)"
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
 
 
 def _clock(seconds: float) -> str:
@@ -170,8 +247,17 @@ def _clock(seconds: float) -> str:
 
 def _print_table(answers: Sequence[Answer]) -> None:
     width = max(len(answer["path"]) for answer in answers)
-    print("\nAll videos, shares of their time:")
+    values = any(answer.get("task") == "regression" for answer in answers)
+    print(f"\nAll videos, {'means over' if values else 'shares of'} their time:")
     for answer in answers:
         length = _clock(answer["duration"]) if "duration" in answer else ""
-        words = "could not be read" if "error" in answer else _words(answer["summary"])
+        words = "could not be read" if "error" in answer else _words(answer)
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
+
+
+def _print_counts(args: Namespace, done: int, before: int, errors: int) -> None:
+    """Of rows that are in a folder and not printed."""
+    if args.json:
+        print_json({"out": str(args.out), "done": done, "before": before, "errors": errors})
+    else:
+        print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before")

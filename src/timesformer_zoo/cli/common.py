@@ -6,14 +6,22 @@ import glob
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.index import VideoIndex, is_frame_folder
+from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
+from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
+from timesformer_zoo.hub.facts import Result
+from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
+from timesformer_zoo.video.shards import is_member
 
-__all__ = ["find_videos", "print_json"]
+if TYPE_CHECKING:
+    from timesformer_zoo.train.evaluation import Evaluation
+
+__all__ = ["data_in_words", "engine_of", "find_videos", "print_json", "result_of"]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -21,11 +29,15 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
 
     Args:
         names: each a file, a folder of videos (all of it, and below), a folder of one video's frames, a pattern with
-            *, ?, [] and ** (of a shell that left it alone), or "-" for such names on standard input, one a line.
+            *, ?, [] and ** (of a shell that left it alone), the address of a file or a folder of videos or such with *,
+            a member of a shard, or "-" for such names on standard input, one a line.
     """
     for name in names:
         if name == "-":
             yield from find_videos(line for line in map(str.strip, sys.stdin) if line not in ("", "-"))
+            continue
+        if is_elsewhere(name):  # before a ? in it is taken for a pattern
+            yield from _behind(name)
             continue
         try:
             if os.path.isdir(name) and not is_frame_folder(name):
@@ -44,6 +56,46 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
             yield name, VideoReadError(f"{name}: cannot be listed ({error.strerror}); check the path")
         except AnnotationError as error:
             yield name, VideoReadError(str(error))
+
+
+def data_in_words(args: Namespace) -> str:
+    """What a card calls the data that a verb reads: the folder's own name, not where it lies, and its kind."""
+    where = masked(str(args.videos)).partition("?")[0]  # of an address
+    return f"{Path(where).resolve().name} ({args.data})"
+
+
+def result_of(evaluation: Evaluation, args: Namespace) -> Result:
+    """What a card says of an evaluation."""
+    fold = f", fold {evaluation.fold}" if evaluation.fold else ""
+    how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    return Result(evaluation.card_metrics, data_in_words(args) + fold, evaluation.split, how)
+
+
+def _behind(name: str) -> Iterator[tuple[str, VideoReadError | None]]:
+    """An address, or one with *, or a member of a shard; an address without a video's suffix may be a folder's."""
+    try:
+        if "*" in name:
+            matches = matching(name)
+            yield from ((path, None) for path in matches)
+            if not matches:
+                yield name, VideoReadError(f"{masked(name)}: no file fits this pattern")
+            return
+        folder = not is_member(name) and not has_video_suffix(name) and "?" not in name and is_folder(name)
+        found = VideoIndex(as_path(name)).paths if folder else [name]
+        yield from ((path, None) for path in found)
+        if not found:
+            yield name, VideoReadError(f"{masked(name)}: no videos in this folder")
+    except VideoReadError as error:
+        yield name, error
+
+
+def engine_of(args: Namespace) -> Engine:
+    """What --engine and the options of its group mean."""
+    given = {name: getattr(args, name) for name in ("address", "workers", "cpus", "gpus", "timeout", "attempts")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.engine == "local" and given:
+        raise ValueError(f"--{next(iter(given))} is of a cluster: give --engine ray, too")
+    return ENGINES[args.engine](**given)
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from timesformer_zoo.cli.common import print_json
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.video.clip import ClipSpec
+from timesformer_zoo.weights.checkpoint import is_page
 from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 
 __all__ = ["ListedModel", "list_models", "run"]
@@ -36,6 +37,7 @@ class ListedModel:
     top1: float | None  # as reported by the publisher, %
     top5: float | None
     image: bool  # an image ViT, inflated: no video was seen
+    good_for: str  # what the weights are good for, in words
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -69,7 +71,16 @@ def _row(name: str, entry: Checkpoint) -> ListedModel:
         top1=entry.top1,
         top5=entry.top5,
         image=entry.image,
+        good_for=_good_for(entry),
     )
+
+
+def _good_for(entry: Checkpoint) -> str:
+    if entry.task:
+        return entry.task
+    if entry.labels:
+        return f"classes of {entry.labels}"
+    return "a start for training"
 
 
 def _weights(entry: Checkpoint) -> str:
@@ -78,7 +89,7 @@ def _weights(entry: Checkpoint) -> str:
     (kind, place), *_ = entry.source.items()
     where = {
         "hf_hub_id": f"hf-hub:{place}",
-        "url": place.partition("//")[2].partition("/")[0],
+        "url": place.partition("//")[2].partition("/")[0] + (" (by hand)" if is_page(place) else ""),
         "file": "in the package",
     }[kind]
     return f"image ViT, inflated: no video seen ({where})" if entry.image else where
@@ -110,6 +121,7 @@ COLUMNS: dict[str, Callable[[ListedModel], str]] = {
     "frames × px": lambda row: f"{row.num_frames} × {row.img_size}",
     "top-1": lambda row: _trained(row) if row.top1 is None else str(row.top1),
     "licence": lambda row: row.license,
+    "good for": lambda row: row.good_for,
     "top-5": lambda row: "" if row.top5 is None else str(row.top5),
     "params": lambda row: f"{row.parameters / 1e6:.1f} M",
     "sampling": lambda row: row.sampling,
@@ -118,6 +130,8 @@ COLUMNS: dict[str, Callable[[ListedModel], str]] = {
 
 
 def _trained(row: ListedModel) -> str:
+    if row.num_classes == 0:
+        return "features"
     return "image" if row.image else "none" if row.weights == "none" else ""
 
 
@@ -136,4 +150,5 @@ def _print_table(rows: Sequence[ListedModel]) -> None:
         title = ""
     print("\n".join(line.rstrip() for line in lines))
     if title:
-        print("\nimage: an image ViT, inflated: no video seen. none: no weights. More: --json.")
+        print("\nfeatures: no head. By hand: `create_model` says from which page.")
+        print("image: an image ViT, inflated: no video seen. none: no weights. More: --json.")

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from timesformer_zoo.data.index import VideoIndex
 from timesformer_zoo.data.tables import parse_json, read_text
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.labels import label_set
 
-__all__ = ["SPLIT_WORDS", "DataSet", "Place", "Request", "Row", "class_key", "read_labels", "split_of"]
+if TYPE_CHECKING:
+    from timesformer_zoo.data.videos import VideoList
+
+__all__ = ["SPLIT_WORDS", "DataSet", "Labels", "Place", "Request", "Row", "class_key", "read_labels", "split_of"]
+
+Labels: TypeAlias = "str | os.PathLike[str] | Sequence[str]"  # class names, as `read_labels` takes them
 
 # What files, folders and columns call a split; those of Hugging Face's videofolder, and Kinetics' "validate".
 SPLIT_WORDS = {
@@ -46,9 +51,10 @@ class Place(NamedTuple):
 class Row(NamedTuple):
     """One line of an annotation file: the label (a class name or an index), and places in order of preference."""
 
-    label: str
+    label: str | tuple[str, ...] | None  # as it is written; a list of labels; None: the line has none
     places: tuple[Place, ...]
     target: int | None = None  # where the file gives the label's index, too
+    record: Mapping[str, Any] = {}  # the whole line by column, where it has columns
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Request:
     files: tuple[Path, ...]  # the annotation files of the split
     index: VideoIndex  # of the root
     find: Callable[[str], str | None]  # the index's way to find a video: by name or by path
+    several: bool = False  # a video may have any number of labels or values
     notes: list[str] = field(default_factory=list)  # what the user should know of how the files were understood
 
 
@@ -68,7 +75,7 @@ class Request:
 class DataSet:
     """How a data set says which video has which label."""
 
-    rows: Callable[[Request], Iterator[Row]]
+    rows: Callable[[Request], Iterator[Row]] | None
     about: str
     splits: tuple[str, ...] = ("train", "val", "test")
     folds: tuple[str, ...] = ()
@@ -76,10 +83,13 @@ class DataSet:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: str | None = None  # name of the package's label set, unless the user gives one
     classes: Callable[[Request], Sequence[str]] | None = None  # where neither gives class names
+    # Instead of `rows`, where the root is no folder of videos: (root, split, labels, task) -> the videos.
+    read: Callable[[str, str, Labels | None, str | None], VideoList] | None = None
+    window: int | None = None  # read shard by shard, and so many samples shuffled together; None: all
     by_name: bool = False  # a video's name is unique: find it anywhere below the root. Otherwise by its path
 
 
-def read_labels(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+def read_labels(source: Labels) -> tuple[str, ...]:
     """Class names, in the order of their indices.
 
     Args:

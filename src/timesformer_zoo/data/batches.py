@@ -14,19 +14,22 @@ Legend: B videos, V views, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torchvision import tv_tensors
 
+from timesformer_zoo.data.balance import balanced_order
+from timesformer_zoo.data.targets import TASKS
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.reader import Frames, open_video
-from timesformer_zoo.video.transform import clip_transform
+from timesformer_zoo.video.transform import random_crop
 from timesformer_zoo.video.views import gather_views
 
 __all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
@@ -40,13 +43,15 @@ class Draw(NamedTuple):
 
     sample: int
     epoch: int
+    turn: int = 0  # of the sample in this epoch, where it may have several
 
 
 class Item(NamedTuple):
     """What a dataset gives for one video; no clips if it could not be read."""
 
-    clips: torch.Tensor | None  # (V, C, T, H, W) float32
-    label: int
+    clips: torch.Tensor | None  # training: (V, 3, T, H, W) uint8; test views: (V, C, T, H, W) float32, normalised
+    # () int64, the class; (K,) float32, 1 for each label that is there; or (K,) float32, the values
+    target: torch.Tensor
     sample: int
     error: str = ""
 
@@ -54,8 +59,8 @@ class Item(NamedTuple):
 class Batch(NamedTuple):
     """The videos of a batch that could be read, and why the others could not."""
 
-    clips: torch.Tensor  # (B, V, C, T, H, W) float32
-    labels: torch.Tensor  # (B,) int64
+    clips: torch.Tensor  # training: (B, V, 3, T, H, W) uint8; test views: (B, V, C, T, H, W) float32, normalised
+    targets: torch.Tensor  # (B,) int64, or (B, K) float32
     indices: torch.Tensor  # (B,) int64, of the samples
     skipped: tuple[tuple[int, str], ...]  # (index, reason)
 
@@ -68,6 +73,8 @@ def seed_of(*parts: int) -> int:
 class VideoDataset(Dataset[Item]):
     """Clips of a list of videos, whose files are read in a process beside this one, and beside each worker of a loader.
 
+    Training clips are bytes: move them to the device, then `normalize_clips`. Test views are normalised.
+
     An item is asked for by `Draw(sample, epoch)`, as `StepSampler` does; a plain index works, too, with a seed
     drawn from torch's global generator. Test views draw nothing.
 
@@ -76,8 +83,8 @@ class VideoDataset(Dataset[Item]):
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands; its `clips` and `crops` are the test views.
         training: random clips, with the spec's scale jitter, crop and flip.
         repeats: training clips of a video in a batch (repeated augmentation); it is opened once for all.
-        augment: in training, called with `tv_tensors.Video` (T, C, H, W) uint8 and returns the same; torchvision's v2
-            transforms, such as `RandAugment`, treat all frames of it alike.
+        augment: in training, called with the cropped clip, `tv_tensors.Video` (T, 3, H, W) uint8, and returns the same;
+            torchvision's v2 transforms, such as `RandAugment`, treat all frames of it alike.
         where: test clips from the "start" of each part of the video, as the authors' code (one clip starts at frame 0),
             or in its "middle", as the paper.
         seed: of all random choices.
@@ -118,23 +125,30 @@ class VideoDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.videos.samples)
 
+    def target(self, index: int) -> torch.Tensor:
+        """The target of a sample, as `Item` has it."""
+        return TASKS[self.videos.task].tensor(self.videos.samples[index].target, len(self.videos.classes))
+
     def __getitem__(self, draw: int | Draw) -> Item:
         if isinstance(draw, Draw):
-            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample)
+            turn = [draw.turn] if draw.turn else []
+            index, seed = draw.sample, seed_of(self.seed, draw.epoch, draw.sample, *turn)
         else:
             index, seed = draw, int(torch.randint(2**62, ())) if self.training else 0
         sample = self.videos.samples[index]
+        target = self.target(index)
         try:
             clips = self._training_clips(sample, seed) if self.training else self._test_views(sample)
         except VideoReadError as error:
             if self.on_error == "fail":
                 raise
-            return Item(None, sample.label, index, str(error))
-        return Item(clips, sample.label, index)
+            return Item(None, target, index, str(error))
+        return Item(clips, target, index)
 
     def _open(self, sample: Sample) -> tuple[Frames, int, int]:
         """The video, and the first and the number of the frames of it that the sample is."""
-        video = open_video(sample.path, num_threads=0 if get_worker_info() is None else 1, isolated=True)
+        place = self.videos.readable(sample)
+        video = open_video(place, num_threads=0 if get_worker_info() is None else 1, isolated=True)
         if sample.start is None and sample.end is None:
             return video, 0, video.num_frames
         if video.fps is None:
@@ -149,19 +163,18 @@ class VideoDataset(Dataset[Item]):
 
     def _training_clips(self, sample: Sample, seed: int) -> torch.Tensor:
         video, first, total = self._open(sample)
-        transform = clip_transform(self.spec, training=True)
-        clips = []
+        clips = torch.empty(self.repeats, 3, self.spec.num_frames, *self.spec.size, dtype=torch.uint8)
         # torchvision draws from the global generator, and so does everything here; afterwards it is as it was.
         with torch.random.fork_rng(devices=[]):
-            for repeat in range(self.repeats):
+            for repeat, clip in enumerate(clips):
                 torch.default_generator.manual_seed(seed_of(seed, repeat))
                 indices = frame_indices(self.spec, total, video.fps, training=True)
-                frames = video.frames([first + i for i in indices])
+                random_crop(_frame_by_frame(video, [first + i for i in indices]), self.spec, clip)
                 if self.augment is not None:
-                    frames = self.augment(tv_tensors.Video(frames.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-                clips.append(transform(frames.as_subclass(torch.Tensor)))
+                    changed = self.augment(tv_tensors.Video(clip.transpose(0, 1)))
+                    clip.copy_(changed.as_subclass(torch.Tensor).transpose(0, 1))
         video.close()
-        return torch.stack(clips)
+        return clips
 
     def _test_views(self, sample: Sample) -> torch.Tensor:
         """(clips * crops, C, T, H, W), a clip's crops together."""
@@ -169,6 +182,14 @@ class VideoDataset(Dataset[Item]):
         places = clip_places(self.spec, self.where)
         clips = [frame_indices(self.spec, total, video.fps, clip=clip, num_clips=of) for clip, of in places]
         return gather_views(video, [[first + i for i in clip] for clip in clips], self.spec)
+
+
+def _frame_by_frame(video: Frames, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+    """The frames of ascending indices, decoded as they are taken; of a short video the last is given repeatedly."""
+    distinct = video.stream(indices)
+    for _, same in groupby(indices):
+        frame = next(distinct)
+        yield from (frame for _ in same)
 
 
 def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
@@ -182,7 +203,7 @@ def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
 class StepSampler(Sampler[list[Draw]]):
     """The batches of a training run, for one of several processes: what a step sees depends on seed and step alone.
 
-    An epoch is a permutation of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
+    An epoch is an `order` of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
     dealt out to the processes, and in each to `accumulation` micro-batches: none is padded and some may be empty.
 
     Args:
@@ -192,6 +213,8 @@ class StepSampler(Sampler[list[Draw]]):
         start: steps done before.
         accumulation: micro-batches of a step in a process.
         rank, world: this process, and how many there are.
+        shards, window: see `order`.
+        balance: the samples' classes, to draw each class equally often (`balanced_order`); None: each sample once.
     """
 
     def __init__(
@@ -205,7 +228,17 @@ class StepSampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        shards: Sequence[int] = (),
+        window: int | None = None,
+        balance: Sequence[int] | None = None,
     ) -> None:
+        if balance is not None and len(balance) != size:
+            raise ValueError(f"balance has {len(balance)} classes, expected one for each of {size} samples")
+        if balance is not None and window is not None:
+            raise ValueError(
+                f"balance draws samples from everywhere, window {window} from near each other: choose one; window=None "
+                "shuffles all"
+            )
         if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
             raise ValueError(
                 f"size {size}, batch_size {batch_size}, accumulation {accumulation} and world {world} must be 1 or "
@@ -213,21 +246,48 @@ class StepSampler(Sampler[list[Draw]]):
             )
         self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
         self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
+        self.shards, self.window, self.balance = shards, window, balance
         self.steps_per_epoch = -(-size // batch_size)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order: list[int] = []
+        draws: list[Draw] = []
         for step in range(self.start, self.stop):
             epoch, first = divmod(step, self.steps_per_epoch)
-            if not order or first == 0:
-                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-                order = torch.randperm(self.size, generator=generator).tolist()
-            draws = [Draw(i, epoch) for i in order[first * self.batch_size : (first + 1) * self.batch_size]]
+            if not draws or first == 0:
+                draws = self._draws(epoch)
+            mine = draws[first * self.batch_size : (first + 1) * self.batch_size]
             for part in range(self.accumulation):
-                yield draws[self.rank + part * self.world :: self.world * self.accumulation]
+                yield mine[self.rank + part * self.world :: self.world * self.accumulation]
+
+    def _draws(self, epoch: int) -> list[Draw]:
+        seed = seed_of(self.seed, epoch)
+        if self.balance is not None:
+            generator = torch.Generator().manual_seed(seed)
+            return [Draw(sample, epoch, turn) for sample, turn in balanced_order(self.balance, generator)]
+        return [Draw(i, epoch) for i in order(self.size, seed, self.shards, self.window)]
+
+
+def order(size: int, seed: int, shards: Sequence[int] = (), window: int | None = None) -> list[int]:
+    """The order of an epoch, which follows from the seed alone.
+
+    Args:
+        size: number of samples.
+        shards: how many of them, in order, lie together; the shards are then permuted.
+        window: so many samples of what follows from that, one window behind the other, are permuted; None: all samples
+            are, so that shards do not matter.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if window is None:
+        return torch.randperm(size, generator=generator).tolist()
+    if window < 1 or sum(shards) != size:
+        raise ValueError(f"window {window} must be 1 or more, and shards of {sum(shards)} samples have all {size}")
+    parts = torch.arange(size).split(list(shards))
+    row = torch.cat([parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()])
+    shuffled = [part[torch.randperm(len(part), generator=generator)] for part in row.split(window)]
+    return torch.cat(shuffled).tolist()
 
 
 def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
@@ -242,18 +302,22 @@ def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[li
 
 @dataclass(frozen=True)
 class Collate:
-    """Items to a batch; a class, so that it knows the shape of a clip when there is none."""
+    """Items to a batch; a class, so that it knows the shape of a clip and of a target when there is none."""
 
     spec: ClipSpec
     views: int
+    no_targets: torch.Tensor  # (0,) or (0, K)
+    training: bool = False
 
     def __call__(self, items: list[Item]) -> Batch:
         read = [item for item in items if item.clips is not None]
-        clips = [item.clips for item in read if item.clips is not None]
-        shape = (0, self.views, 3, self.spec.num_frames, *self.spec.size)
+        clips = [item.clips for item in read]
+        none = (0, self.views, 3 if self.training else self.spec.in_chans, self.spec.num_frames, *self.spec.size)
+        dtype = torch.uint8 if self.training else torch.float32
         return Batch(
-            clips=torch.stack(clips) if clips else torch.zeros(shape),
-            labels=torch.tensor([item.label for item in read], dtype=torch.int64),
+            # torch's function copies, in a worker, straight to the memory from which another process takes them.
+            clips=default_collate(clips) if clips else torch.empty(none, dtype=dtype),
+            targets=torch.stack([item.target for item in read]) if read else self.no_targets,
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
         )
@@ -278,7 +342,12 @@ def make_loader(
         dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
         batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
         num_workers=workers,
-        collate_fn=Collate(spec, dataset.repeats if dataset.training else spec.clips * spec.crops),
+        collate_fn=Collate(
+            spec,
+            dataset.repeats if dataset.training else spec.clips * spec.crops,
+            dataset.target(0).unsqueeze(0)[:0],
+            dataset.training,
+        ),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
     )
 

@@ -7,14 +7,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Place, Request, Row, split_of
+from timesformer_zoo.data.annotations import SPLIT_WORDS, DataSet, Labels, Place, Request, Row, split_of
 from timesformer_zoo.data.folders import folder_classes, folder_rows
+from timesformer_zoo.data.index import is_elsewhere
+from timesformer_zoo.data.shards import shard_records
 from timesformer_zoo.data.tables import COLUMNS, read_records, read_text
 from timesformer_zoo.errors import AnnotationError
 
-__all__ = ["DATASETS"]
+if TYPE_CHECKING:
+    from timesformer_zoo.data.videos import VideoList
+
+__all__ = ["DATASETS", "shard_rows"]
 
 # ---- readers: a request -> rows ----
 
@@ -50,8 +55,12 @@ def _starts(request: Request, path: Path) -> list[str]:
     """Where the paths in a file may start: at the root or at its own folder, which comes first if it is in the root."""
     root, own = request.root.resolve(), path.resolve().parent
     if root in own.parents:
-        return [os.path.relpath(own, root), ""]
+        return [os.path.relpath(str(own), str(root)), ""]
     return [""] if own == root else ["", str(own)]
+
+
+def _join(start: str, name: str) -> str:
+    return name if is_elsewhere(name) else os.path.join(start, name)
 
 
 def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
@@ -60,11 +69,11 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
 
     def exists(name: str) -> bool:
         try:
-            return any(request.find(os.path.join(start, name)) is not None for start in starts)
+            return any(request.find(_join(start, name)) is not None for start in starts)
         except AnnotationError:  # several videos
             return True
 
-    records = read_records(path, exists, request.notes)
+    records = read_records(path, exists, request.notes, request.several)
     of_split = [_column(record, COLUMNS["split"], path) for record in records]
     words = [word for known in SPLIT_WORDS.values() for word in known if word in path.stem.lower()]
     if not any(of_split) and not words and split_of(path.parent.name) is None:
@@ -88,15 +97,18 @@ def _records(request: Request, path: Path) -> Iterator[dict[str, Any]]:
         raise AnnotationError(f"{path}: its rows are of the splits {have}; expected some for {request.split!r}.")
 
 
-def _label(record: dict[str, Any], path: Path) -> tuple[str, int | None]:
-    """The class's name, or else its index as text; and the index where there are both."""
+def _label(record: dict[str, Any], path: Path) -> tuple[str | tuple[str, ...] | None, int | None]:
+    """The class's name, or else its index as text, or all there are; and the index where there are name and index."""
+    for column in (*COLUMNS["name"], *COLUMNS["label"], *COLUMNS["target"]):
+        if isinstance(several := record.get(column), list) and not any(isinstance(v, (list, dict)) for v in several):
+            return tuple(map(str, several)), None
     label = _column(record, COLUMNS["label"], path)
     name = _column(record, COLUMNS["name"], path)
     target = _column(record, COLUMNS["target"], path)
     if name and label and label.isdecimal():
         target = target or label
-    text = name or label or target or _require(record, COLUMNS["label"] + COLUMNS["name"] + COLUMNS["target"], path)
-    return text, int(target) if target and target.isdecimal() and not text.isdecimal() else None
+    text = name or label or target
+    return text, int(target) if text and target and target.isdecimal() and not text.isdecimal() else None
 
 
 def _table_rows(request: Request) -> Iterator[Row]:
@@ -107,7 +119,20 @@ def _table_rows(request: Request) -> Iterator[Row]:
             name = _require(record, COLUMNS["video"], path)
             part = (_seconds(record, COLUMNS["start"], path), _seconds(record, COLUMNS["end"], path))
             label, target = _label(record, path)
-            yield Row(label, tuple(Place(os.path.join(start, name), *part) for start in starts), target)
+            yield Row(label, tuple(dict.fromkeys(Place(_join(start, name), *part) for start in starts)), target, record)
+
+
+def shard_rows(request: Request) -> Iterator[Row]:
+    """WebDataset's: files of one name but for what follows its first point are a sample."""
+    for path, member, record in shard_records(request.files, request.notes):
+        label, target = _label(record, path)
+        yield Row(label, (Place(member),), target, record)
+
+
+def _read_column(root: str, split: str, labels: Labels | None, task: str | None) -> VideoList:
+    from timesformer_zoo.data.sources import load_column  # which needs this table
+
+    return load_column(root, split, labels, task)
 
 
 def _ssv2_rows(request: Request) -> Iterator[Row]:
@@ -212,7 +237,10 @@ _METADATA: dict[str, tuple[str, ...]] = {
 DATASETS: dict[str, DataSet] = {
     "folder": DataSet(folder_rows, "a folder per class, in train/ and val/ or not", classes=folder_classes),
     "list": DataSet(
-        _table_rows, "a line per video: path label, or path,label[,start,end,split] with a header", files=_LISTS
+        _table_rows,
+        "a line per video: path label, or path,label[,start,end,split] with a header; several labels as 0,2 or "
+        "run;sit; or a column of numbers for each label (0 and 1) or value",
+        files=_LISTS,
     ),
     "json": DataSet(
         _table_rows,
@@ -223,6 +251,17 @@ DATASETS: dict[str, DataSet] = {
         _table_rows,
         "Hugging Face's: metadata.csv or .jsonl with file_name and label, in train/ or not",
         files=_METADATA,
+    ),
+    "shards": DataSet(
+        shard_rows,
+        "WebDataset's tar files: a video and .cls, .json or .txt of each sample",
+        files={split: (f"{split}*.tar", f"{split}/*.tar", f"*{split}*.tar") for split in ("train", "val", "test")},
+        window=10_000,
+    ),
+    "datasets": DataSet(
+        None,
+        "a column of videos that load_dataset of Hugging Face's datasets finds: OWNER/NAME, or a folder",
+        read=_read_column,
     ),
     "kinetics400": _kinetics(400),
     "kinetics600": _kinetics(600),

@@ -89,7 +89,7 @@ def folder_rows(request: Request) -> Iterator[Row]:
             held_out = round(len(paths) / 5) or min(1, len(paths) // 2)
             paths = sorted(shuffled[:held_out] if request.split == "val" else shuffled[held_out:])
         for path in paths:
-            yield Row(folder.name, (Place(os.path.relpath(path, request.root)),))
+            yield Row(folder.name, (Place(os.path.relpath(path, str(request.root))),))
 
 
 def _content(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
@@ -10,8 +11,18 @@ from pathlib import Path
 
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES
+from timesformer_zoo.video.remote import files_below, is_address, names_in
+from timesformer_zoo.video.shards import is_member
 
-__all__ = ["VIDEO_SUFFIXES", "VideoIndex", "has_video_suffix", "holds_videos", "is_frame_folder", "video_stem"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "VideoIndex",
+    "has_video_suffix",
+    "holds_videos",
+    "is_elsewhere",
+    "is_frame_folder",
+    "video_stem",
+]
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -22,7 +33,10 @@ VIDEO_SUFFIXES = frozenset(
 
 
 class VideoIndex:
-    """All videos below a folder: files with a video's suffix, and folders of frames. It is walked when first asked."""
+    """All videos below a folder: files with a video's suffix, and folders of frames. It is walked when first asked.
+
+    Behind an address, no folder is taken for one of frames.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,6 +44,8 @@ class VideoIndex:
     @cached_property
     def paths(self) -> list[str]:
         """Raises AnnotationError where a folder can't be listed, or may be a video or a folder of videos."""
+        if is_address(str(self.root)):
+            return sorted(path for path in files_below(str(self.root)) if has_video_suffix(path))
         try:
             return sorted(_walk(str(self.root)))
         except OSError as error:
@@ -41,6 +57,10 @@ class VideoIndex:
         for path in self.paths:
             by_stem.setdefault(_key(path), []).append(path)
         return by_stem
+
+    @cached_property
+    def _there(self) -> frozenset[str]:
+        return frozenset(self.paths)
 
     def find(self, name: str) -> str | None:
         """The video called `name`, wherever below the root and with whatever suffix; None if there is none.
@@ -62,15 +82,19 @@ class VideoIndex:
         video's suffix it may be a mere id: then the video has any suffix, and without a folder in it is looked for
         everywhere.
 
+        An address, or a member of a shard, is taken at its word.
+
         Raises:
             AnnotationError: several videos have that id.
         """
+        if is_elsewhere(name):
+            return name
         slashed = name.replace("\\", "/")
         for spelling in dict.fromkeys(
             [name, slashed, unicodedata.normalize("NFC", slashed), unicodedata.normalize("NFD", slashed)]
         ):
             path = str(self.root / spelling)
-            if os.path.exists(path):
+            if path in self._there if is_address(path) else os.path.exists(path):
                 return path
         if has_video_suffix(slashed):
             return None
@@ -86,7 +110,13 @@ def _only(name: str, found: list[str]) -> str | None:
     return found[0] if found else None
 
 
+def is_elsewhere(name: str) -> bool:
+    """Whether this is an address, or a member of a shard; blanks in an address stand before its suffix, if at all."""
+    return (is_address(name) and (has_video_suffix(name) or not re.search(r"\s", name))) or is_member(name)
+
+
 def has_video_suffix(name: str) -> bool:
+    name = name.partition("?")[0] if is_address(name) else name
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
@@ -124,6 +154,8 @@ def _is_within(inner: str, outer: str) -> bool:
 
 def holds_videos(folder: str) -> bool:
     """Whether a video lies in the folder itself, as a file or as a folder of frames."""
+    if is_address(folder):
+        return any(map(has_video_suffix, names_in(folder)))
     with os.scandir(folder) as entries:
         shown = [entry for entry in entries if not entry.name.startswith(".")]
     return any(is_frame_folder(e.path) if e.is_dir() else has_video_suffix(e.name) for e in shown)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from timesformer_zoo.data.index import has_video_suffix
 from timesformer_zoo.errors import AnnotationError
 
-__all__ = ["COLUMNS", "parse_json", "read_list", "read_records", "read_text"]
+__all__ = ["COLUMNS", "column_name", "parse_json", "read_list", "read_records", "read_text"]
 
 Record = dict[str, Any]
 Exists = Callable[[str], bool]  # whether there is a video of that name
@@ -41,6 +41,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "end": ("end", "time_end", "end_time"),
 }
 _SEPARATORS = "\t;,| "  # the rarer ones in names and labels first
+_KNOWN = frozenset(name for names in COLUMNS.values() for name in names)
+# Several columns of labels: label_1, label_2 …
+_NUMBERED = re.compile(f"({'|'.join((*COLUMNS['label'], *COLUMNS['target'], *COLUMNS['name']))})_?\\d+")
 
 
 def _nothing(name: str) -> bool:
@@ -82,27 +85,32 @@ def parse_json(path: Path, text: str) -> Any:
         raise AnnotationError(f"{path}: not JSON ({error}).") from error
 
 
-def read_records(path: Path, exists: Exists = _nothing, notes: list[str] | None = None) -> list[Record]:
+def read_records(
+    path: Path, exists: Exists = _nothing, notes: list[str] | None = None, several: bool = False
+) -> list[Record]:
     """The rows of an annotation file by column name.
 
     - JSON: objects in a list, or by the video's id (column "id"), or labels by it, or any of these by split (column
       "split"); JSON lines.
-    - A table with a header: names of columns are given in lower case, with _ for what separates words.
+    - A table with a header: names of columns that are known are given in lower case, with _ for what separates words,
+      others as they are. Columns label_1, label_2 … become one, "label", a list of what they hold, unless that is 0 and
+      1 alone. Without a column of labels, it is a table if all columns but the video's hold numbers.
     - A list without header, as `read_list` reads it: columns "path" and "label".
 
     Args:
         exists: whether a video is called so, to tell apart what would else be guessed.
         notes: gets lines about what the user might not expect.
+        several: a line may have any number of labels, with a separator between them.
 
     Raises:
         AnnotationError: the file cannot be read as such.
     """
     text = read_text(path, notes)
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        return [{_column_name(key): value for key, value in row.items()} for row in _json_rows(path, text)]
-    lines = _Lines(path, text, exists, notes)
-    first = next((line for _, line in lines.numbered if not line.startswith("#")), None)
-    header = _header(first) if first is not None else None
+        return [{column_name(key): value for key, value in row.items()} for row in _json_rows(path, text)]
+    lines = _Lines(path, text, exists, notes, several)
+    plain = [line for _, line in lines.numbered if not line.startswith("#")]
+    header = _header(plain)
     if header is None:
         return [{"path": name, "label": label} for name, label in lines.entries()]
     separator, columns = header
@@ -111,9 +119,9 @@ def read_records(path: Path, exists: Exists = _nothing, notes: list[str] | None 
         raise AnnotationError(f"{path}: two columns are called {twice[0]!r}; rename one.")
     labels = (*COLUMNS["label"], *COLUMNS["name"], *COLUMNS["target"])
     if len(columns) == 2 and columns[0] in COLUMNS["video"] and columns[1] in labels:
-        lines.numbered.remove(next(line for line in lines.numbered if line[1] == first))
+        lines.numbered.remove(next(line for line in lines.numbered if line[1] == plain[0]))
         return [dict(zip(columns, entry, strict=True)) for entry in lines.entries(separator)]
-    return list(_table_rows(path, text, separator, columns, exists))
+    return _join_numbered(list(_table_rows(path, text, separator, columns, exists)))
 
 
 def read_list(path: Path, exists: Exists = _nothing, notes: list[str] | None = None) -> list[tuple[str, str]]:
@@ -140,13 +148,13 @@ def _json_rows(path: Path, text: str) -> list[Record]:
     if path.suffix.lower() != ".json" and len(lines) == 1:
         content = [content]
 
-    if isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values()):
+    if isinstance(content, dict) and content and all(map(_is_rows, content.values())):
         content = [
             {"split": key, **row} if isinstance(row, dict) else row for key, rows in content.items() for row in rows
         ]
     elif isinstance(content, dict) and all(isinstance(value, dict) for value in content.values()):
         content = [{"id": key, **value} for key, value in content.items()]
-    elif isinstance(content, dict) and not any(isinstance(value, (dict, list)) for value in content.values()):
+    elif isinstance(content, dict) and not any(isinstance(v, dict) or (v and _is_rows(v)) for v in content.values()):
         content = [{"id": key, "label": value} for key, value in content.items()]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise AnnotationError(
@@ -155,20 +163,54 @@ def _json_rows(path: Path, text: str) -> list[Record]:
     return content
 
 
-def _column_name(text: Any) -> str:
-    return re.sub(r"\W+", "_", str(text).strip().lower()).strip("_")
+def _is_rows(value: Any) -> bool:
+    """Whether it is a list, but none of labels."""
+    return isinstance(value, list) and (not value or any(isinstance(row, (dict, list)) for row in value))
 
 
-def _header(line: str) -> tuple[str, list[str]] | None:
-    """(separator, column names) of a line that names a column for the video and another that is known, or only one."""
-    known = {column for names in COLUMNS.values() for column in names}
-    for separator in _SEPARATORS:
-        cells = next(_cells(line, separator))
-        columns = [_column_name(cell) for cell in cells]
-        alone = len(columns) == 1 and separator == " "
-        if set(columns) & set(COLUMNS["video"]) and (alone or len(known.intersection(columns)) > 1):
+def column_name(text: Any) -> str:
+    name = re.sub(r"\W+", "_", str(text).strip().lower()).strip("_")
+    return name if name in _KNOWN or _NUMBERED.fullmatch(name) else str(text).strip()
+
+
+def _header(lines: Sequence[str]) -> tuple[str, list[str]] | None:
+    """(separator, column names) of a first line that names a column for the video and another that is known.
+
+    Or only that of the video; or others, with nothing but numbers below them.
+    """
+    for separator in _SEPARATORS if lines else "":
+        cells = next(_cells(lines[0], separator))
+        columns = [column_name(cell) for cell in cells]
+        if not set(columns) & set(COLUMNS["video"]):
+            continue
+        known = [column for column in columns if column in _KNOWN or _NUMBERED.fullmatch(column)]
+        if (len(columns) == 1 and separator == " ") or len(known) > 1:
             return separator, columns
+        below = [next(_cells(line, separator)) for line in lines[1:20]]
+        others = [i for i, column in enumerate(columns) if column not in known]
+        if others and below and all(len(row) == len(columns) for row in below):
+            numbers = all(not row[i].strip() or _is_number(row[i]) for row in below for i in others)
+            if numbers and not any(_is_number(columns[i]) for i in others):
+                return separator, columns
     return None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text) is not None
+
+
+def _join_numbered(records: list[Record]) -> list[Record]:
+    """Columns label_1, label_2 … as one, "label", a list; they stay as they are where they hold 0 and 1 alone."""
+    names = [name for name in (records[0] if records else ()) if _NUMBERED.fullmatch(name) and name not in _KNOWN]
+    if len(names) < 2 or all(str(record.get(name, "")).strip() in ("0", "1") for record in records for name in names):
+        return records
+    return [
+        {
+            **{k: v for k, v in r.items() if k not in names},
+            "label": [r[n].strip() for n in names if r.get(n, "").strip()],
+        }
+        for r in records
+    ]
 
 
 def _cells(line: str, separator: str) -> Iterator[list[str]]:
@@ -214,8 +256,8 @@ class _Entry(NamedTuple):
 class _Lines:
     """The lines of a list that are not empty, and what they say."""
 
-    def __init__(self, path: Path, text: str, exists: Exists, notes: list[str] | None) -> None:
-        self.path, self.exists, self.notes = path, exists, notes
+    def __init__(self, path: Path, text: str, exists: Exists, notes: list[str] | None, several: bool = False) -> None:
+        self.path, self.exists, self.notes, self.several = path, exists, notes, several
         lines = enumerate((line.strip() for line in text.split("\n")), start=1)
         self.numbered = [(number, line) for number, line in lines if line]
 
@@ -236,7 +278,8 @@ class _Lines:
             if entry is None:
                 raise AnnotationError(
                     f"{self.path}, line {number}: expected 'path label' or 'path,label', got {line[:100]!r}; a list "
-                    f"has a path and a label, an index or a class name, on each line."
+                    f"has a path and a label, an index or a class name, on each line; in one where a video may have "
+                    f'none, say task="multilabel" (--task).'
                 )
             entries.append((entry.name, entry.label))
         if comments and self.notes is not None:
@@ -262,11 +305,14 @@ class _Lines:
         for cells in _cells(line, separator):
             splits = [(separator.join(cells[:i]).strip(), cells[i:]) for i in range(len(cells) - 1, 0, -1)]
             splits = [(name, rest) for name, rest in splits if name and any(cell.strip() for cell in rest)]
-            found = next((s for s in splits if self.exists(s[0])), None) if len(splits) > 1 else None
+            asked = len(splits) > 1 or '"' in line  # of one way there is nothing to tell apart
+            found = next((s for s in splits if self.exists(s[0])), None) if asked else None
             with_suffix = (s for s in splits if has_video_suffix(s[0]))
             if splits:
                 name, rest = found or next(with_suffix, splits[0])
                 ways.append(_Entry(name, self._label(number, line, name, rest, separator), found is not None))
+            elif self.several and (name := "".join(cells).strip()) and (has_video_suffix(name) or self.exists(name)):
+                ways.append(_Entry(name, "", self.exists(name)))
         return next((way for way in ways if way.found), ways[0] if ways else None)
 
     def _label(self, number: int, line: str, name: str, rest: list[str], separator: str) -> str:
@@ -275,9 +321,12 @@ class _Lines:
             return separator.join(rest).strip(separator + " ")
         if len(shown) == 1:
             return shown[0]
+        if self.several and (has_video_suffix(name) or self.exists(name)):
+            return ";".join(shown)
         if number and (has_video_suffix(name) or len(shown) > 2):  # else: a folder, how many frames, the label
             raise AnnotationError(
                 f"{self.path}, line {number}: expected one label for {name}, got {' and '.join(shown)}; only a list of "
-                f"folders of frames has another number, 'folder frames label'."
+                f"folders of frames has another number, 'folder frames label'; where a video may have several, say "
+                f'task="multilabel" (--task).'
             )
         return shown[-1]

@@ -10,30 +10,32 @@ several ways is an error, or a line of the report.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
-from timesformer_zoo.data.annotations import DataSet, Place, Request, Row, class_key, read_labels, split_of
+from timesformer_zoo.data.annotations import DataSet, Place, Request, Row, read_labels, split_of
 from timesformer_zoo.data.catalogue import DATASETS
 from timesformer_zoo.data.index import VideoIndex
+from timesformer_zoo.data.targets import TASKS, Target, understand
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.video.origin import Readable
+from timesformer_zoo.video.remote import as_path, asking, shown
 
-__all__ = ["DATASETS", "Sample", "VideoList", "read_videos"]
+__all__ = ["DATASETS", "TASKS", "Sample", "Target", "VideoList", "read_videos", "video_list"]
 
 PathLike = str | os.PathLike[str]
-
-_MOST_CLASSES = 100_000  # more indices than that are ids
 
 
 class Sample(NamedTuple):
     """One thing to classify: a video, or a part of one."""
 
-    path: str  # of a video file or of a folder of frames
-    label: int
+    path: str  # of a video file or of a folder of frames; or an address, or a member of a shard
+    target: Target  # index of its class; or those of its labels, in order; or its values
     start: float | None = None  # s; None: from the beginning
     end: float | None = None  # s; None: to the end
 
@@ -45,14 +47,55 @@ class VideoList:
     name: str
     split: str
     fold: str | None
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or the names of the values
     samples: tuple[Sample, ...]  # found
     missing: tuple[Sample, ...] = ()  # annotated, but no such file; `path` as it was looked for
     notes: tuple[str, ...] = ()  # how files were understood, where that may surprise
+    task: str = "classes"  # kind of target, as `ClipSpec.task`: one of `TASKS`
+    content: Callable[[str], Readable] | None = (
+        None  # what `open_video` takes for a sample's path, where that is but a name
+    )
+    window: int | None = None  # shards are read one by one, and so many samples shuffled together; None: all
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """How many samples there are of each shard, in order; those that are in none count as of one."""
+        return tuple(len(list(group)) for _, group in groupby(self.samples, lambda s: s.path.rpartition("::")[0]))
+
+    @property
+    def things(self) -> str:
+        """What `classes` are, in a word: classes, labels or values."""
+        return TASKS[self.task].things
+
+    def label(self, sample: Sample) -> Any:
+        """A sample's target by name: its class, the tuple of its labels, or a dict of its values."""
+        return TASKS[self.task].label(sample.target, self.classes)
+
+    def readable(self, sample: Sample) -> Readable:
+        """What `open_video` takes for a sample."""
+        return sample.path if self.content is None else self.content(sample.path)
+
+    def one_class_each(self, purpose: str) -> list[int]:
+        """The class of each sample.
+
+        Raises:
+            ValueError: their targets are of another kind, with which what is said as `purpose` can't be done.
+        """
+        found = [sample.target for sample in self.samples if isinstance(sample.target, int)]
+        if len(found) < len(self.samples):
+            raise ValueError(f"{purpose} needs one class for each video; these have {self.things}: leave it out.")
+        return found
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """(found, missing) of each class."""
-        found, missing = (Counter(sample.label for sample in group) for group in (self.samples, self.missing))
+        """(found, missing) of each class or label; of values nothing can be counted."""
+        if self.task == "regression":
+            return {}
+        found, missing = (
+            Counter(
+                i for sample in group for i in (sample.target if isinstance(sample.target, tuple) else (sample.target,))
+            )
+            for group in (self.samples, self.missing)
+        )
         return {name: (found[i], missing[i]) for i, name in enumerate(self.classes)}
 
     def report(self, per_class: bool | None = None) -> str:
@@ -64,21 +107,39 @@ class VideoList:
         """
         title = f"{self.name} {self.split}" + (f", fold {self.fold}" if self.fold else "")
         total = len(self.samples) + len(self.missing)
-        lines = [f"{title}: {total} videos in {len(self.classes)} classes, {len(self.samples)} found"]
+        lines = [f"{title}: {total} videos in {len(self.classes)} {self.things}, {len(self.samples)} found"]
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
         lines += [f"  {note}" for note in self.notes]
+        if self.window is not None:
+            lines.append(
+                f"  {len(self.shards)} shards; in training in random order, their samples in windows of {self.window}"
+            )
+        lines += self._spread() if self.task == "regression" else self._sizes(per_class)
+        lines += [f"  missing: {sample.path}" for sample in self.missing[:5]]
+        if len(self.missing) > 5:
+            lines.append(f"  missing: {len(self.missing) - 5} more")
+        return shown("\n".join(lines))
+
+    def _sizes(self, per_class: bool | None) -> list[str]:
         counts = self.counts()
         if per_class is None:
             per_class = len(counts) <= 20
         sizes = sorted(found for found, _ in counts.values())
-        lines.append(f"  videos in a class: {sizes[0]} to {sizes[-1]}, median {sizes[len(sizes) // 2]}")
+        of = "in a class" if self.task == "classes" else "with a label"
+        lines = [f"  videos {of}: {sizes[0]} to {sizes[-1]}, median {sizes[len(sizes) // 2]}"]
+        if without := sum(sample.target == () for sample in self.samples):
+            lines.append(f"  {without} videos without any label")
         for name, (found, missing) in counts.items():
             if per_class or missing or not found:
                 lines.append(f"  {found:6} {name}" + (f" ({missing} missing)" if missing else ""))
-        lines += [f"  missing: {sample.path}" for sample in self.missing[:5]]
-        if len(self.missing) > 5:
-            lines.append(f"  missing: {len(self.missing) - 5} more")
-        return "\n".join(lines)
+        return lines
+
+    def _spread(self) -> list[str]:
+        lines = []
+        for i, name in enumerate(self.classes if self.samples else ()):
+            values = [sample.target[i] for sample in self.samples if isinstance(sample.target, tuple)]
+            lines.append(f"  {name}: {min(values):g} to {max(values):g}, median {median(values):g}")
+        return lines
 
 
 def read_videos(
@@ -89,56 +150,104 @@ def read_videos(
     fold: str | int | None = None,
     annotations: PathLike | None = None,
     labels: PathLike | Sequence[str] | None = None,
+    task: str | None = None,
 ) -> VideoList:
     """The videos of a split of a data set.
 
     Args:
         data: a name in `DATASETS`.
-        root: folder of the videos.
+        root: folder of the videos: a path, or an address that fsspec knows, such as "hf://datasets/me/clips"; for
+            "datasets" what `load_dataset` takes.
         split: one of the data set's, mostly "train", "val" and "test".
         fold: where the data set has several ways to split it: one of its `folds`; None: the first.
         annotations: annotation file, or the folder that holds the files named as published. None: looked for in `root`,
             `root/annotations` and `root/labels`.
-        labels: class names, as `read_labels` takes them; None: the data set's own.
+        labels: class names, as `read_labels` takes them; None: the data set's own. Of a table with a column for each
+            label or value, the names of those to take.
+        task: kind of target, one of `TASKS`; None: as the list says, which a line of the report tells.
 
     Raises:
-        AnnotationError: unknown data set, split, fold or class; annotation files missing or unreadable.
+        AnnotationError: unknown data set, split, fold, task or class; annotation files missing or unreadable; a list
+            that can be meant in two ways.
+        VideoReadError: an address can't be listed or read.
     """
+    if task is not None:
+        _choose(TASKS, task, "task")
+    with asking(str(root)):
+        return _read_videos(data, root, split, fold, annotations, labels, task)
+
+
+def _read_videos(
+    data: str,
+    root: PathLike,
+    split: str,
+    fold: str | int | None,
+    annotations: PathLike | None,
+    labels: PathLike | Sequence[str] | None,
+    task: str | None,
+) -> VideoList:
     entry = _choose(DATASETS, data, "data set")
     _choose(dict.fromkeys(entry.splits), split, f"split of {data}")
     if fold is not None or entry.folds:
         fold = entry.folds[0] if fold is None else str(fold)
         _choose(dict.fromkeys(entry.folds), fold, f"fold of {data}")
-    root = Path(root)
+    if entry.read is not None:
+        if annotations is not None:
+            raise AnnotationError(f"{annotations}: {data} has its classes beside its videos; leave `annotations` out.")
+        return entry.read(str(root), split, labels, task)
+    root = as_path(root)
+    annotations = as_path(annotations) if annotations is not None else None
     if not root.is_dir():
         raise AnnotationError(f"{root}: no such folder; expected the folder of the videos of {data}.")
     files = _find_files(entry, root, annotations, split, fold)
     index = VideoIndex(root)
-    request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at)
-    rows = list(entry.rows(request))
-    if annotations is not None and split_of(Path(annotations).stem) not in (None, split):
-        request.notes.append(f"{Path(annotations).name} was given, and is taken, for the split {split}")
-    # pandas writes whole numbers with a point where a column has gaps
-    rows = [row._replace(label=re.sub(r"^(\d+)\.0+$", r"\1", row.label)) for row in rows]
+    several = task in ("multilabel", "regression")
+    request = Request(root, split, fold, files, index, index.find if entry.by_name else index.at, several)
+    rows = list(entry.rows(request)) if entry.rows is not None else []
+    if annotations is not None and split_of(annotations.stem) not in (None, split):
+        request.notes.append(f"{annotations.name} was given, and is taken, for the split {split}")
+    if labels is None:
+        labels = entry.labels if entry.labels is not None else entry.classes(request) if entry.classes else None
     where = ", ".join(map(str, files)) or str(root)
-    if labels is not None or entry.labels is not None:
-        classes = read_labels(labels if labels is not None else entry.labels or "")
-    elif entry.classes is not None:
-        classes = read_labels(entry.classes(request))
-    else:
-        classes = _classes_of(rows, where)
+    videos = video_list(rows, data, split, request.find, labels=labels, task=task, where=where, expected=entry.about)
+    notes = tuple(dict.fromkeys((*request.notes, *videos.notes)))
+    return replace(videos, fold=fold, notes=notes, window=entry.window)
+
+
+def video_list(
+    rows: Iterable[Row],
+    name: str,
+    split: str,
+    find: Callable[[str], str | None],
+    *,
+    labels: PathLike | Sequence[str] | None,
+    task: str | None = None,
+    where: str,
+    expected: str,
+) -> VideoList:
+    """The rows as samples.
+
+    Args:
+        find: a video's path by what a row calls it; None: there is none.
+        labels: class names, as `read_labels` takes them; None: those that occur.
+        task: kind of target; None: as the rows say.
+        where, expected: what the rows are from, and what should be there.
+
+    Raises:
+        AnnotationError: a label that is no class, or no classes; rows that can be meant in two ways.
+    """
+    names = None if labels is None else read_labels(labels)
+    task, classes, known, targets, notes = understand(list(rows), names, task, where, name)
     if not classes:
-        raise AnnotationError(f"{where}: no classes of {data} {split} there; expected {entry.about}.")
-    by_key = {class_key(name): i for i, name in enumerate(classes)}
+        raise AnnotationError(f"{where}: no classes of {name} {split} there; expected {expected}.")
     samples, missing = [], []
-    for row in rows:
-        label = _label(row.label, by_key, classes, data)
-        found = _locate(row.places, label, request)
+    for row, target in zip(known, targets, strict=True):
+        found = _locate(row.places, target, find)
         if found is not None:
             samples.append(found)
         else:
-            missing.append(Sample(row.places[0].name, label, *row.places[0][1:]))
-    return VideoList(data, split, fold, classes, tuple(samples), tuple(missing), tuple(dict.fromkeys(request.notes)))
+            missing.append(Sample(row.places[0].name, target, *row.places[0][1:]))
+    return VideoList(name, split, None, classes, tuple(samples), tuple(missing), notes, task=task)
 
 
 def _choose(known: dict[str, Any], name: str, what: str) -> Any:
@@ -148,13 +257,11 @@ def _choose(known: dict[str, Any], name: str, what: str) -> Any:
     return known[name]
 
 
-def _find_files(
-    entry: DataSet, root: Path, annotations: PathLike | None, split: str, fold: str | None
-) -> tuple[Path, ...]:
-    if not entry.files or (annotations is not None and Path(annotations).is_file()):
-        return (Path(annotations),) if annotations is not None else ()
+def _find_files(entry: DataSet, root: Path, annotations: Path | None, split: str, fold: str | None) -> tuple[Path, ...]:
+    if not entry.files or (annotations is not None and annotations.is_file()):
+        return (annotations,) if annotations is not None else ()
     names = [name.format(fold=fold) for name in entry.files[split]]
-    folders = [root, root / "annotations", root / "labels"] if annotations is None else [Path(annotations)]
+    folders = [root, root / "annotations", root / "labels"] if annotations is None else [annotations]
     for folder in folders:
         for name in names:
             if found := sorted(folder.glob(name)):
@@ -163,47 +270,8 @@ def _find_files(
     raise AnnotationError(f"No {' or '.join(names)} in {where}. Say where it is with `annotations` (a file or folder).")
 
 
-def _classes_of(rows: list[Row], where: str) -> tuple[str, ...]:
-    """Without names: those that occur, by the indices beside them or sorted, or as many as the largest index needs."""
-    labels = {row.label for row in rows}
-    if labels and all(label.isdecimal() for label in labels):
-        return tuple(map(str, range(_count(max(map(int, labels)), where))))
-    if any(re.fullmatch(r"-\d+", label) for label in labels):
-        raise AnnotationError(f"{where}: there are labels below 0; expected indices from 0, or class names.")
-    if any(row.target is None for row in rows):
-        return tuple(sorted(labels))
-    names: dict[int, str] = {}
-    for row in rows:
-        if row.target is not None and names.setdefault(row.target, row.label) != row.label:
-            raise AnnotationError(
-                f"{where}: index {row.target} is {names[row.target]!r} and {row.label!r}; expected one."
-            )
-    return tuple(names.get(i, f"class {i}") for i in range(_count(max(names, default=-1), where)))
-
-
-def _count(largest: int, where: str) -> int:
-    if largest >= _MOST_CLASSES:
-        raise AnnotationError(
-            f"{where}: a label is {largest}, expected indices from 0; if they are ids, list `labels`."
-        )
-    return largest + 1
-
-
-def _label(label: str, by_key: dict[str, int], classes: Sequence[str], data: str) -> int:
-    index = by_key.get(class_key(label))
-    if index is None and label.isdecimal():
-        index = int(label)
-    if index is None or index >= len(classes):
-        shown = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
-        raise AnnotationError(
-            f"{data}: label {label!r} is none of the {len(classes)} classes {shown}. Check `labels`"
-            + (", and whether indices start at 0." if index == len(classes) else ".")
-        )
-    return index
-
-
-def _locate(places: tuple[Place, ...], label: int, request: Request) -> Sample | None:
+def _locate(places: tuple[Place, ...], target: Target, find: Callable[[str], str | None]) -> Sample | None:
     for place in places:
-        if (path := request.find(place.name)) is not None:
-            return Sample(path, label, place.start, place.end)
+        if (path := find(place.name)) is not None:
+            return Sample(path, target, place.start, place.end)
     return None

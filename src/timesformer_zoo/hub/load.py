@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
 import os
@@ -15,14 +16,25 @@ import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.factories import ARCHITECTURES, architecture_of
+from timesformer_zoo.hub.facts import FACTS, CardFacts, parse_facts
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.embedding import to_pair
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.weights.download import hub_file
+from timesformer_zoo.weights.download import hub_file, weights_file
+from timesformer_zoo.weights.files import weight_file_in
 from timesformer_zoo.weights.table import CHECKPOINTS
 from timesformer_zoo.weights.transformers import from_transformers_config
+from timesformer_zoo.writing import current
 
-__all__ = ["check_name", "in_timms_layout", "load_from_transformers", "load_model"]
+__all__ = [
+    "card_facts",
+    "check_name",
+    "in_timms_layout",
+    "load_from_transformers",
+    "load_model",
+    "local_folder",
+    "model_digest",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,12 +56,12 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
         DownloadError, CheckpointError: its weights can't be had, or do not fit.
     """
     name = os.fspath(name)
-    source, _, place = name.partition(":")
-    if source not in ("hf-hub", "local-dir"):
-        source, place = ("local-dir", name) if Path(name).is_dir() else ("", name)
+    source, place = _source_and_place(name)
     if source:
-        if source == "local-dir" and not Path(place).is_dir():
-            raise ValueError(f"{place}: there is no such folder")
+        if source == "local-dir":
+            if not Path(place).is_dir():
+                raise ValueError(f"{place}: there is no such folder")
+            place = str(current(place, "config.json").parent)
         if in_timms_layout(place):
             model = timm.create_model(f"{source}:{place}", pretrained=True)
         else:
@@ -60,6 +72,65 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
     if not isinstance(model, TimeSformer):
         raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
     return model.eval() if device is None else model.eval().to(device)
+
+
+def card_facts(name: str | os.PathLike[str]) -> CardFacts:
+    """What a saved or published model's card says that the model does not know; of a registered name, nothing.
+
+    Args:
+        name: as for `load_model`.
+
+    Raises:
+        DownloadError, CheckpointError: the facts can't be had, or are damaged.
+    """
+    source, place = _source_and_place(os.fspath(name))
+    path = _find(place, FACTS) if source else None
+    return CardFacts() if path is None else parse_facts(path.read_text(encoding="utf-8"), path)
+
+
+def local_folder(name: str | os.PathLike[str]) -> Path | None:
+    """The folder that `load_model(name)` reads; None if it is a registered name or a repository of the Hub."""
+    source, place = _source_and_place(os.fspath(name))
+    return Path(place) if source == "local-dir" else None
+
+
+def model_digest(name: str | os.PathLike[str]) -> str | None:
+    """What tells the model of a folder or repository from one that is there under the same name later, trained anew.
+
+    Args:
+        name: as for `load_model`.
+
+    Returns:
+        The sha256 of its config and weights; None of a registered name, which leads to the same weights for ever.
+
+    Raises:
+        ValueError, DownloadError, CheckpointError: as `load_model`.
+    """
+    name = os.fspath(name)
+    source, place = _source_and_place(name)
+    if not source:
+        check_name(name)
+        return None
+    if source == "local-dir":
+        if not Path(place).is_dir():
+            raise ValueError(f"{place}: there is no such folder")
+        weights = weight_file_in(current(place, "config.json").parent)
+    else:
+        weights = weights_file(place)
+    config = _find(place, "config.json")
+    digest = hashlib.sha256(config.read_bytes() if config else b"")
+    with weights.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _source_and_place(name: str) -> tuple[str, str]:
+    """("hf-hub", OWNER/NAME), ("local-dir", folder) or ("", registered name)."""
+    source, _, place = name.partition(":")
+    if source in ("hf-hub", "local-dir"):
+        return source, place
+    return ("local-dir", name) if Path(name).is_dir() else ("", name)
 
 
 def load_from_transformers(source: str | os.PathLike[str], *, bgr: bool = False) -> TimeSformer:
@@ -152,7 +223,7 @@ def _read_json(source: str, name: str) -> dict[str, Any]:
 def _find(source: str, name: str) -> Path | None:
     """The file of a folder or a repository; None if it has no such file."""
     if Path(source).is_dir():
-        path = Path(source) / name
+        path = current(source, name)
         return path if path.is_file() else None
     return hub_file(source, name)
 

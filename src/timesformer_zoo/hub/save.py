@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from timesformer_zoo.errors import UploadError
-from timesformer_zoo.factories import ARCHITECTURES, architecture_of, weights_loaded
-from timesformer_zoo.hub.card import HUB, MARKER, CardFacts, model_card
+from timesformer_zoo.factories import ARCHITECTURES, architecture_of
+from timesformer_zoo.hub.card import MARKER, Start, model_card
+from timesformer_zoo.hub.facts import FACTS, CardFacts, Result
 from timesformer_zoo.labels import Labels, known_labels, label_names
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.video.clip import clip_spec
@@ -25,17 +27,18 @@ from timesformer_zoo.weights.download import patience
 from timesformer_zoo.weights.faults import explained
 from timesformer_zoo.weights.table import PAPER
 from timesformer_zoo.weights.transformers import to_transformers
+from timesformer_zoo.writing import current, whole_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
-__all__ = ["push_to_hf_hub", "save_pretrained"]
+__all__ = ["card_by_hand", "loads_in_transformers", "push_to_hf_hub", "save_card", "save_pretrained", "write_weights"]
 
 _logger = logging.getLogger(__name__)
 
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 # What an earlier push may have left, and would contradict the new files; those that are pushed are never deleted.
-_STALE = ["pytorch_model.bin", *_PREPROCESSORS]
+_STALE = ["pytorch_model.bin", *_PREPROCESSORS, FACTS]
 
 
 def save_pretrained(
@@ -43,6 +46,7 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     *,
     labels: Labels | None = None,
+    facts: CardFacts | None = None,
     metrics: Mapping[str, float] | None = None,
     training_data: str | None = None,
     eval_data: str | None = None,
@@ -51,7 +55,7 @@ def save_pretrained(
     also_transformers: bool = False,
     repo_id: str | None = None,
 ) -> Path:
-    """Write config.json, model.safetensors and README.md, the model card.
+    """Write config.json, model.safetensors and README.md, the model card; with facts for it also card.json.
 
         save_pretrained(model, "mine", labels=["cat", "dog"])
         timm.create_model("local-dir:mine", pretrained=True)  # anywhere, after `import timesformer_zoo`
@@ -59,13 +63,19 @@ def save_pretrained(
     The model is saved as it is now, with every constructor argument, its sampling of clips and its labels. The
     weights keep their dtype; a model is created in float32 unless `create_model` gets a `dtype`.
 
+    All files are replaced, or none: a process that is killed leaves the old model or the new one. It needs room for
+    both.
+
     Args:
         model: a TimeSformer, neither fused nor wrapped.
-        folder: made if it does not exist; files of these names in it are replaced.
+        folder: made if it does not exist; files of these names in it are replaced, others left alone, as is a model
+            card that was written or edited by hand.
         labels: the classes' names by index, or index -> name, or the name of a label set; None: those bound to the
             model's head, if any.
-        metrics: what was measured ("accuracy" …) -> value, for the card.
-        training_data: what it was trained on, in words, for the card.
+        facts: what the card says that the model does not know: data, recipe, results. The next four are short for some
+            of these, and count where both are given.
+        metrics: what was measured ("accuracy" …) -> value, from 0 to 1.
+        training_data: what it was trained on, in words.
         eval_data: what the metrics were measured on.
         license: an identifier as the Hub has it; None: that of the weights the model started from, if it did.
         example: a video file to go with it, for the widget on the repository's page.
@@ -79,41 +89,76 @@ def save_pretrained(
         TypeError: not a TimeSformer, but something around it.
         ValueError: the model is fused or otherwise not as its arguments would make it; labels do not fit its classes;
             transformers has no such model.
+        FileNotFoundError: there is no `example`.
+        WriteError: the disk is full, or the folder read-only.
     """
     model = expect_timesformer(model)
     _check_plain(model)
+    if example is not None and not Path(example).is_file():
+        raise FileNotFoundError(f"{example}: there is no such file; an example is a video, to go with the model")
     names = known_labels(model) if labels is None else label_names(labels, model.num_classes)
-    config, weights = _timm_config(model, names, license), model.state_dict()
-    extra: dict[str, dict[str, Any]] = {}
+    facts = _facts(facts, metrics, training_data, eval_data, license)
+    config, weights = _timm_config(model, names, facts), model.state_dict()
+    files: dict[str, Any] = {"config.json": config}
     if also_transformers:
         # One file of weights for both: timm's way in converts transformers' keys, exactly.
         theirs, weights = to_transformers(model, names)
-        config = {**theirs, **config}
-        extra = {name: _preprocessor(model) for name in _PREPROCESSORS}
+        files["config.json"] = {**theirs, **config}
+        files |= {name: _preprocessor(model) for name in _PREPROCESSORS}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _save_weights(weights, folder / "model.safetensors")
-    for name, content in {"config.json": config, **extra}.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    video = None
     if example is not None:
-        video = f"example{Path(example).suffix}"
-        if Path(example).resolve() != (folder / video).resolve():
-            shutil.copyfile(example, folder / video)
-    facts = CardFacts(
-        metrics=metrics,
-        training_data=training_data,
-        eval_data=eval_data,
-        license=config["pretrained_cfg"].get("license"),
-        inherited=license is None,
-        origin=config["pretrained_cfg"].get("origin_url"),
-        example=_address(repo_id, video) if video else None,
-        transformers=also_transformers,
-    )
-    source = f"hf-hub:{repo_id}" if repo_id else f"local-dir:{folder}"
-    name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
-    (folder / "README.md").write_text(model_card(model, name, source, names, facts), encoding="utf-8")
+        facts = replace(facts, example=f"example{Path(example).suffix}")
+    elif facts.example is not None and not (folder / facts.example).is_file():
+        facts = replace(facts, example=None)
+    card = _card(model, folder, repo_id, names, facts, also_transformers)
+    with whole_folder(folder, needed=sum(tensor.nbytes for tensor in weights.values())) as new:
+        write_weights(weights, new / "model.safetensors")
+        for name, content in files.items():
+            _write_json(new / name, content)
+        # Also without facts: an earlier model's would contradict. No facts, no file, in a folder that has none.
+        if facts.to_dict() or current(folder, FACTS).exists():
+            _write_json(new / FACTS, facts.to_dict())
+        if card is not None:
+            (new / "README.md").write_text(card, encoding="utf-8")
+        if example is not None and facts.example is not None:
+            shutil.copyfile(example, new / facts.example)
     return folder
+
+
+def save_card(model: nn.Module, folder: str | os.PathLike[str], facts: CardFacts) -> None:
+    """Write the card of a model that `save_pretrained` has saved once more, with other facts.
+
+    Args:
+        model: what `load_model(folder)` gives.
+        folder: of the model.
+        facts: all of them.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
+    """
+    model, folder = expect_timesformer(model), Path(folder)
+    card = _card(model, folder, None, known_labels(model), facts, loads_in_transformers(folder))
+    with whole_folder(folder) as new:
+        _write_json(new / FACTS, facts.to_dict())
+        if card is not None:
+            (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def loads_in_transformers(folder: str | os.PathLike[str]) -> bool:
+    """Whether a saved model is one that transformers loads, too."""
+    return "model_type" in json.loads(current(folder, "config.json").read_text(encoding="utf-8"))
+
+
+def card_by_hand(folder: str | os.PathLike[str]) -> str | None:
+    """The text of a folder's README.md if it was written or edited by hand, else None."""
+    readme = current(folder, "README.md")
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else MARKER
+    return None if MARKER in text else text
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file; transformers asks for the format in it."""
+    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
 
 
 def push_to_hf_hub(
@@ -121,6 +166,7 @@ def push_to_hf_hub(
     repo_id: str,
     *,
     labels: Labels | None = None,
+    facts: CardFacts | None = None,
     metrics: Mapping[str, float] | None = None,
     training_data: str | None = None,
     eval_data: str | None = None,
@@ -132,6 +178,7 @@ def push_to_hf_hub(
     revision: str | None = None,
     create_pr: bool = False,
     commit_message: str = "Add model",
+    card: str | None = None,
 ) -> CommitInfo:
     """Publish a model; `timm.create_model("hf-hub:" + repo_id, pretrained=True)` has it again, with its labels.
 
@@ -139,32 +186,35 @@ def push_to_hf_hub(
     hand is kept.
 
     Args:
-        model, labels, metrics, training_data, eval_data, license, example, also_transformers: see `save_pretrained`.
+        model, labels, facts, metrics, training_data, eval_data, license, example, also_transformers: see
+            `save_pretrained`.
         repo_id: "OWNER/NAME"; without an owner, the token's. Created if need be.
         private: for a new repository.
         token: None: that of `hf auth login` or HF_TOKEN. It goes to the Hub alone, and nowhere else.
         revision: branch, which must exist; None: main.
         create_pr: open a pull request instead of committing to the branch.
         commit_message: first line of the commit.
+        card: the text of README.md; None: written from model and facts.
 
     Returns:
         The commit; its `commit_url` is where to look at it.
 
     Raises:
-        TypeError, ValueError: as `save_pretrained`, before anything is sent.
+        TypeError, ValueError, FileNotFoundError: as `save_pretrained`, before anything is sent.
         UploadError: nobody is logged in, or the Hub refused, or did not answer.
     """
     from huggingface_hub import HfApi
 
     with TemporaryDirectory() as temporary:
         api = HfApi(token=token, library_name="timesformer-zoo")
-        given = dict(labels=labels, metrics=metrics, training_data=training_data, eval_data=eval_data, license=license)
+        merged = _facts(facts, metrics, training_data, eval_data, license)
 
         def save(repo_id: str) -> Path:
             return save_pretrained(
                 model,
                 temporary,
-                **given,  # type: ignore[arg-type]
+                labels=labels,
+                facts=merged,
                 example=example,
                 also_transformers=also_transformers,
                 repo_id=repo_id,
@@ -176,7 +226,9 @@ def push_to_hf_hub(
             full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if full_id != repo_id:
                 folder = save(full_id)
-            if _has_own_card(api, full_id, revision):
+            if card is not None:
+                (folder / "README.md").write_text(card, encoding="utf-8")
+            elif _has_own_card(api, full_id, revision):
                 _logger.info("%s has a model card of its own, which is kept", full_id)
                 (folder / "README.md").unlink()
             commit: CommitInfo = api.upload_folder(
@@ -219,7 +271,42 @@ def _check_plain(model: TimeSformer) -> None:
         )
 
 
-def _timm_config(model: TimeSformer, labels: list[str] | None, license: str | None) -> dict[str, Any]:
+def _facts(
+    facts: CardFacts | None,
+    metrics: Mapping[str, float] | None,
+    training_data: str | None,
+    eval_data: str | None,
+    license: str | None,
+) -> CardFacts:
+    """The facts, with what was given in short."""
+    facts = facts or CardFacts()
+    if metrics:
+        facts = facts.with_result(Result(dict(metrics), eval_data))
+    elif eval_data:
+        facts = replace(facts, results=[replace(result, data=eval_data) for result in facts.results])
+    training_data, license = training_data or facts.training_data, license or facts.license
+    return replace(facts, training_data=training_data, license=license)
+
+
+def _card(
+    model: TimeSformer,
+    folder: Path,
+    repo_id: str | None,
+    labels: list[str] | None,
+    facts: CardFacts,
+    in_transformers: bool,
+) -> str | None:
+    """The text of README.md; None where there is one that was written by hand."""
+    if card_by_hand(folder) is not None:
+        _logger.warning("%s was written or edited by hand, and is kept", folder / "README.md")
+        return None
+    source = f"hf-hub:{repo_id}" if repo_id else f"local-dir:{folder}"
+    name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
+    example = _address(repo_id, facts.example) if facts.example else None
+    return model_card(model, name, source, labels, facts, example=example, transformers=in_transformers)
+
+
+def _timm_config(model: TimeSformer, labels: list[str] | None, facts: CardFacts) -> dict[str, Any]:
     """config.json as timm reads it.
 
     Written here and not by timm's `save_config_for_hf`, which takes size and labels of the weights a model was created
@@ -230,7 +317,7 @@ def _timm_config(model: TimeSformer, labels: list[str] | None, license: str | No
     architecture = start.get("architecture")
     if architecture not in ARCHITECTURES:
         architecture = architecture_of(model.attention)  # any will do: model_args has all that differs
-    origin = start.get("origin_url") or (HUB + start["hf_hub_id"].partition("@")[0] if start.get("hf_hub_id") else None)
+    weights = Start.of(model, "", facts)
     clip = {field: value for field, value in (model.clip or {}).items() if field != "labels"}  # label_names has them
     # No tag: it would stand for the weights, and the labels, that the model started from.
     pretrained_cfg = dict(
@@ -243,8 +330,8 @@ def _timm_config(model: TimeSformer, labels: list[str] | None, license: str | No
         num_classes=model.num_classes,
         first_conv="patch_embed.proj",
         classifier="head",
-        license=license or (start.get("license") if weights_loaded(model) else None),
-        origin_url=origin if weights_loaded(model) else None,
+        license=weights.license,
+        origin_url=weights.origin,
         paper_ids=PAPER,
     )
     config = dict(
@@ -279,11 +366,8 @@ def _preprocessor(model: TimeSformer) -> dict[str, Any]:
     )
 
 
-def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    # transformers asks for the format. The file is replaced at once: a killed process leaves the old one.
-    partial = path.with_name(f".{path.name}.part")
-    save_file({key: value.contiguous() for key, value in weights.items()}, partial, metadata={"format": "pt"})
-    os.replace(partial, path)
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _address(repo_id: str | None, file: str) -> str:

@@ -1,10 +1,11 @@
-"""The five attention modes: which tokens attend to which. A step's grouping is an einops pattern, a mode is its steps.
+"""The attention modes: which tokens attend to which. A step's grouping is an einops pattern, a mode is its steps.
 
 Legend: B batch, T frames, h w patch rows and columns, D width. A step cuts the grid of patches into groups: G groups
 of S patches.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
-arXiv 2102.05095, section 3 and figure 2.
+arXiv 2102.05095, section 3 and figure 2. `frozen` is of Bain, Nagrani, Varol, Zisserman, "Frozen in Time: A Joint Video
+and Image Encoder for End-to-End Retrieval", ICCV 2021, arXiv 2104.00650, section 3.1 and figure 2.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -44,6 +45,10 @@ class Step:
     name: str
     pattern: str
     class_token: bool = True  # the class token joins each group, and its outputs are averaged over the groups
+    class_sees_all: bool = False  # it joins each group to be seen, and itself attends to all tokens of the clip at once
+    onto: Literal["step", "block"] = "step"  # what the outputs are added to: the step's input, or the block's
+    linear: bool = True  # a linear layer follows the projection, but in a block's last step
+    drops_path: bool = True  # in training by the block's rate
     axes: str = field(init=False)  # that a patch attends along, out of "thw"
     axis: int | None = field(init=False)  # of (B, T, h, w, D), if a patch attends to a whole one and to nothing else
     pairs: dict[str, str] = field(init=False, compare=False)  # axis -> the pair that cuts it: {"h": "ih"}
@@ -112,10 +117,13 @@ LOCAL = Step("local", "b t (i h) (j w) d -> (b i j) (t h w) d")
 SPARSE_GLOBAL = Step("sparse_global", "b (t i) (h j) (w k) d -> (b i j k) (t h w) d")
 WIDTH = Step("width", "b t h w d -> (b t h) w d")
 HEIGHT = Step("height", "b t h w d -> (b t w) h d")
+# What Frozen in Time's code does. The time step's outputs are what the space step looks at, and nothing else.
+FROZEN_TIME = Step("time", TIME.pattern, class_sees_all=True, linear=False, drops_path=False)
+FROZEN_SPACE = Step("space", SPACE.pattern, class_sees_all=True, onto="block")
 
 
 class AttentionMode(str, Enum):
-    """The attention modes of the paper's Table 1. A mode is its steps, in the order in which a block takes them."""
+    """The attention modes of the paper's Table 1, and Frozen in Time's. A mode is its steps, in a block's order."""
 
     steps: tuple[Step, ...]
     per_frame: bool  # every frame keeps a class token of its own, and there is no time embedding
@@ -125,6 +133,7 @@ class AttentionMode(str, Enum):
     DIVIDED = "divided", (TIME, SPACE)
     LOCAL_GLOBAL = "local_global", (LOCAL, SPARSE_GLOBAL)
     AXIAL = "axial", (TIME, WIDTH, HEIGHT)
+    FROZEN = "frozen", (FROZEN_TIME, FROZEN_SPACE)
 
     def __new__(cls, value: str, steps: tuple[Step, ...] = (), per_frame: bool = False) -> AttentionMode:
         member = str.__new__(cls, value)

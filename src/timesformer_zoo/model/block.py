@@ -41,7 +41,8 @@ class AttentionStep(nn.Module):
     """Self-attention within the groups of one `Step`, with its norm and its residual.
 
     Every step of a block but the last owns `fc`, a linear layer after the projection that starts at zero (the
-    authors' `temporal_fc`), so that a model which starts from an image ViT starts with its last step alone.
+    authors' `temporal_fc`), so that a model which starts from an image ViT starts with its last step alone. Where the
+    mode has no such layer, the projection starts at zero.
 
     Args:
         step: the groups.
@@ -72,11 +73,16 @@ class AttentionStep(nn.Module):
         self.attn_drop = nn.Dropout(drops["attn_drop"])
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(drops["proj_drop"])
-        self.drop_path = DropPath(drops["drop_path"])
-        self.fc: nn.Module | None = None if last else nn.Linear(dim, dim)
+        self.drop_path = DropPath(drops["drop_path"] if step.drops_path else 0.0)
+        self.fc: nn.Module | None = None if last or not step.linear else nn.Linear(dim, dim)
+        self.last = last
 
     def forward(
-        self, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False
+        self,
+        cls: torch.Tensor,
+        patches: torch.Tensor,
+        class_only: bool = False,
+        block: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x + fc(drop_path(proj(attention(norm(x))))), the authors' order.
 
@@ -84,6 +90,7 @@ class AttentionStep(nn.Module):
             cls: (B, 1, D).
             patches: (B, T, h, w, D).
             class_only: the class token alone is wanted, and the patches come back as they were.
+            block: the same two as the block got them, for a step whose outputs are added to those; None: as this step.
 
         Returns:
             The same two.
@@ -91,6 +98,13 @@ class AttentionStep(nn.Module):
         joins = self.step.class_token
         if class_only and not joins:
             return cls, patches
+        if self.step.class_sees_all:
+            first, rest = (cls, patches) if block is None or self.step.onto == "step" else block
+            tokens = self.project(self.attend_all(cls, patches, class_only))  # B 1 D, or B L D
+            if class_only:
+                return first + tokens, patches
+            own, others = tokens.split([1, tokens.shape[1] - 1], 1)
+            return first + own, rest + others.view_as(patches)
         if kernel.applies(self, patches):
             return cls, patches + self.project(kernel.attention(self, self.qkv(self.norm(patches))))
         _, t, h, w, _ = patches.shape
@@ -139,17 +153,58 @@ class AttentionStep(nn.Module):
         count = tokens.shape[1:-2].numel()  # G
         # (B G) S D. Gathered here: the product with a view would be one of many small matrices.
         tokens = self.norm(tokens.flatten(0, -3).contiguous())
-        # Taken apart along an axis that stays where it is: the gradients are put together in place, without a copy.
-        q, k, v = (x.transpose(1, 2) for x in linear(self.qkv, tokens).unflatten(-1, (3, self.num_heads, -1)).unbind(2))
+        q, k, v = self.heads(linear(self.qkv, tokens))
         del tokens  # freed for attention's output to lie there, else the C library returns memory and asks for it again
         q = q[:, :, :1] if class_only else q  # (B G) H S d
+        return self.weigh(q, k, v).unflatten(0, (-1, count))
+
+    def attend_all(self, cls: torch.Tensor, patches: torch.Tensor, class_only: bool = False) -> torch.Tensor:
+        """Attention where the class token sees all tokens of a clip, and patches see their group and the class token.
+
+        Queries, keys and values are computed once for all tokens, and then cut: every token's are wanted twice.
+
+        Args:
+            cls: (B, 1, D).
+            patches: (B, T, h, w, D).
+            class_only: the class token alone asks.
+
+        Returns:
+            (B, L, D); where the class token alone asks, (B, 1, D).
+        """
+        _, t, h, w, _ = patches.shape
+        qkv = self.qkv(self.norm(torch.cat([cls, patches.flatten(1, 3)], 1)))  # B L 3D
+        q, k, v = self.heads(qkv)
+        first = self.weigh(q[:, :, :1], k, v)  # B 1 D
+        if class_only:
+            return first
+        own, rest = qkv[:, :1], qkv[:, 1:].unflatten(1, (t, h, w))
+        outputs = []
+        for cell in self.step.cells((t, h, w)):
+            view = self.step.view(rest, cell)  # B *numbering *attended 3D
+            tokens = view.flatten(-1 - len(self.step.axes), -2)  # B *numbering S 3D
+            joined = own.view(-1, *[1] * (tokens.ndim - 2), own.shape[-1]).expand(*tokens.shape[:-2], 1, -1)
+            q, k, v = self.heads(torch.cat([joined, tokens], -2).flatten(0, -3))  # (B G) H 1+S d
+            outputs.append(self.weigh(q[:, :, 1:], k, v).reshape(*view.shape[:-1], patches.shape[-1]))
+        return torch.cat([first, self.step.ungroup(outputs, (t, h, w)).flatten(1, 3)], 1)
+
+    def heads(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values (N, S, 3 D), each as (N, H, S, d)."""
+        # Taken apart along an axis that stays where it is: the gradients are put together in place, without a copy.
+        return tuple(x.transpose(1, 2) for x in qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2))
+
+    def weigh(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """softmax(q k / √d) v: queries (N, H, Q, d), keys and values (N, H, S, d) -> (N, Q, D)."""
         few = k.shape[2] <= PLAIN_KEYS.get((k.device.type, k.dtype), (0, 0))[int(self.training)]
         if self.fused_attn and not few:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:  # the one way in which attention maps exist as tensors: `attn_drop` is where to hook them
             weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
             out = self.attn_drop(weights.softmax(-1)) @ v
-        return out.transpose(1, 2).flatten(2).unflatten(0, (-1, count))
+        return out.transpose(1, 2).flatten(2)
+
+    def starts_at_zero(self) -> nn.Module | None:
+        """The layer by which a new model leaves this step out; None: the block's last step, which is not left out."""
+        return None if self.last else self.proj if self.fc is None else self.fc
 
     @torch.no_grad()
     def fuse(self) -> AttentionStep:
@@ -190,6 +245,7 @@ class Block(nn.Module):
         drops: dict[str, float],
         qkv_bias: bool,
         norm_layer: Callable[[int], nn.Module],
+        act_layer: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
         self.steps: nn.ModuleDict = nn.ModuleDict()
@@ -197,7 +253,7 @@ class Block(nn.Module):
             last = step is mode.steps[-1]
             self.steps[step.name] = AttentionStep(step, dim, num_heads, last, drops, qkv_bias, norm_layer)
         self.norm = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drops["proj_drop"])
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drops["proj_drop"])
         self.drop_path = DropPath(drops["drop_path"])
 
     def forward(
@@ -211,9 +267,10 @@ class Block(nn.Module):
         if inference.applies(self, patches):
             return inference.block(self, cls, patches, class_only)
         *steps, last = self.steps.values()
+        given = cls, patches
         for step in steps:
-            cls, patches = step(cls, patches)
-        cls, patches = last(cls, patches, class_only)
+            cls, patches = step(cls, patches, block=given)
+        cls, patches = last(cls, patches, class_only, given)
         if class_only:
             return cls + self.drop_path(self.mlp(self.norm(cls))), patches
         tokens = torch.cat([cls, patches.flatten(1, 3)], 1)  # for one product, not two

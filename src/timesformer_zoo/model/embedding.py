@@ -9,7 +9,7 @@ arXiv 2102.05095, section 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,13 @@ from torch import nn
 
 from timesformer_zoo.model.attention import Grid
 
-__all__ = ["ClipEmbedding", "Size", "resample_pos_embed", "resample_time_embed", "to_pair"]
+__all__ = ["ClipEmbedding", "Size", "TimeInterpolation", "resample_pos_embed", "resample_time_embed", "to_pair"]
 
 Size = int | tuple[int, int]
+
+TimeInterpolation = Literal["linear", "nearest", "first", "first_aligned"]
+"""How time embeddings are resampled: linearly; "nearest", as the authors' loader does; or, as in models of Frozen in
+Time's kind, the "first" of them for fewer frames, for more linearly, "first_aligned" with the ends kept in place."""
 
 
 def to_pair(size: Size | Sequence[int]) -> tuple[int, int]:
@@ -39,14 +43,14 @@ class ClipEmbedding(nn.Module):
         in_chans: channels of a frame.
         embed_dim: D.
         per_frame: every frame has a class token of its own, and there is no time embedding.
-        pre_norm: a norm after the embeddings.
+        pre_norm: makes a norm of a width, after the embeddings; None: there is none.
+        patch_bias: whether the patch embedding has a bias.
         pos_drop_rate: dropout after the embeddings.
         dynamic_img_pad: pad frames on the right and bottom to a multiple of the patch size instead of refusing them.
         time_interpolation: how time embeddings are resampled.
-        norm_layer: makes a norm of a width.
 
     Raises:
-        ValueError: the patch size does not divide the frame.
+        ValueError: the patch size does not divide the frame, or `time_interpolation` is unknown.
     """
 
     def __init__(
@@ -57,13 +61,15 @@ class ClipEmbedding(nn.Module):
         in_chans: int,
         embed_dim: int,
         per_frame: bool,
-        pre_norm: bool,
+        pre_norm: Callable[[int], nn.Module] | None,
+        patch_bias: bool,
         pos_drop_rate: float,
         dynamic_img_pad: bool,
-        time_interpolation: Literal["linear", "nearest"],
-        norm_layer: Callable[[int], nn.Module],
+        time_interpolation: TimeInterpolation,
     ) -> None:
         super().__init__()
+        if time_interpolation not in (known := get_args(TimeInterpolation)):
+            raise ValueError(f"Unknown time_interpolation {time_interpolation!r}. Choose one of {', '.join(known)}.")
         check_sizes(num_frames, to_pair(img_size), None if dynamic_img_pad else patch_size)
         self.num_frames = num_frames
         self.in_chans = in_chans
@@ -71,13 +77,14 @@ class ClipEmbedding(nn.Module):
         self.dynamic_img_pad = dynamic_img_pad
         self.time_interpolation = time_interpolation
         sizes = (to_pair(img_size), to_pair(patch_size), in_chans, embed_dim)
-        self.patch_embed = PatchEmbed(*sizes, strict_img_size=False, dynamic_img_pad=dynamic_img_pad)
+        options = dict(strict_img_size=False, dynamic_img_pad=dynamic_img_pad)
+        self.patch_embed = PatchEmbed(*sizes, bias=patch_bias, **options)
         h, w = self.patch_grid(*to_pair(img_size))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + h * w, embed_dim))
         self.time_embed = None if per_frame else nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.norm_pre = norm_layer(embed_dim) if pre_norm else nn.Identity()
+        self.norm_pre = nn.Identity() if pre_norm is None else pre_norm(embed_dim)
 
     @property
     def img_size(self) -> tuple[int, int]:
@@ -231,19 +238,24 @@ def resample_pos_embed(pos_embed: torch.Tensor, old: tuple[int, int], new: tuple
     return resample_abs_pos_embed(pos_embed, list(new), list(old), num_prefix_tokens=1)
 
 
-def resample_time_embed(time_embed: torch.Tensor, frames: int, mode: str = "linear") -> torch.Tensor:
+def resample_time_embed(time_embed: torch.Tensor, frames: int, mode: TimeInterpolation = "linear") -> torch.Tensor:
     """Resample time embeddings to another number of frames.
 
     Args:
         time_embed: (1, T, D).
         frames: frames wanted. The same number gives the same tensor back.
-        mode: "linear", or "nearest" as the authors' loader does.
+        mode: how.
 
     Returns:
         (1, frames, D).
     """
     if time_embed.shape[1] == frames:
         return time_embed
-    align = False if mode == "linear" else None
-    x = F.interpolate(time_embed.float().transpose(1, 2), size=frames, mode=mode, align_corners=align)
+    if mode.startswith("first") and frames < time_embed.shape[1]:
+        return time_embed[:, :frames]
+    x = time_embed.float().transpose(1, 2)
+    if mode == "nearest":
+        x = F.interpolate(x, size=frames, mode="nearest")
+    else:
+        x = F.interpolate(x, size=frames, mode="linear", align_corners=mode == "first_aligned")
     return x.transpose(1, 2).to(time_embed.dtype)

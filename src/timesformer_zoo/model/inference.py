@@ -41,7 +41,8 @@ def applies(block: Any, x: torch.Tensor) -> bool:
     """Whether a block may run by `block` below: on a CPU, and nobody records or looks at what is inside.
 
     No gradient, compiler or tracer; no hook that waits for a whole output, be it a module's or a global one as
-    profilers set; no attention maps asked for (`fused_attn` off).
+    profilers set; no attention maps asked for (`fused_attn` off). No step where the class token sees all tokens: its
+    outputs can't be added in place, a chunk of groups at a time, to what others still look at.
     """
     return (
         x.device.type == "cpu"
@@ -49,7 +50,7 @@ def applies(block: Any, x: torch.Tensor) -> bool:
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        and all(step.fused_attn for step in block.steps.values())
+        and all(step.fused_attn and not step.step.class_sees_all for step in block.steps.values())
         and not any(getattr(module, hooks) for hooks in GLOBAL_HOOKS)
         and not hooked(block)
     )

@@ -18,6 +18,7 @@ import torch
 try:
     import triton
     import triton.language as tl
+    from triton.runtime.errors import OutOfResources
 except ImportError:  # torch brings it along where it has a GPU that it can be used on
     triton = None
 
@@ -26,9 +27,6 @@ __all__ = ["applies", "attention"]
 TILES = {torch.float16: (64, 64, 128), torch.bfloat16: (64, 64, 128), torch.float32: (32, 32, 32)}
 """Tokens that a program takes, at least: as many groups as go into it. And up to how many tokens of a group the kernel
 is the fastest, without and with a gradient (measured: benchmarks/RESULTS.md)."""
-
-SMALL, LARGE = 64, ((8, 0), (8, 7), (9, 0), (10, 0), (10, 3))
-"""Tokens that fit into 100 KiB of shared memory; and the GPUs, by compute capability, that have 160 and more."""
 
 MAX_HEAD = 64
 """Numbers of a head, likewise."""
@@ -60,7 +58,7 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
 
 
 def _is_exporting() -> bool:
-    # torch.compiler.is_exporting() holds whenever torch 2.11 compiles.
+    # torch.compiler.is_exporting() also holds when torch 2.7 or 2.11 compiles.
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 
@@ -71,7 +69,7 @@ def attention(step: Any, qkv: torch.Tensor) -> torch.Tensor:
     return _attention(rows, step.num_heads).view(*qkv.shape[:-1], -1)
 
 
-# ---- by torch's own operators ----
+# ---- by torch's own operators; and as operators of its own, which torch's compiler takes as they are ----
 
 
 def _plain(qkv: torch.Tensor, heads: int) -> torch.Tensor:
@@ -95,124 +93,15 @@ def _weights(qkv: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor,
     return q, k, v, (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)
 
 
-# ---- the same, by Triton ----
-
-if triton is not None:
-
-    @triton.jit
-    def _rows(tile, inner, places, S: tl.constexpr, ROWS: tl.constexpr):
-        """Of each row of a tile: its group, the number of its token, and whether it is there."""
-        row = tl.arange(0, ROWS)
-        place = tile.to(tl.int64) * (ROWS // S) + row // S
-        token = (place // inner * S + row % S) * inner + place % inner
-        return place, token, (row // S < ROWS // S) & (place < places)
-
-    @triton.jit
-    def _softmax(q, k, place, SCALE: tl.constexpr, PRECISION: tl.constexpr):
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
-        scores = tl.where(place[:, None] == place[None, :], scores, float("-inf"))
-        weights = tl.exp(scores - tl.max(scores, 1)[:, None])
-        return weights / tl.sum(weights, 1)[:, None]
-
-    @triton.jit
-    def _forward_kernel(
-        qkv, out, inner, places, heads,
-        S: tl.constexpr, d: tl.constexpr, SCALE: tl.constexpr,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-    ):  # fmt: skip
-        head = tl.program_id(0) % heads
-        place, token, there = _rows(tl.program_id(0) // heads, inner, places, S, ROWS)
-        column = tl.arange(0, COLUMNS)
-        mask = there[:, None] & (column < d)[None, :]
-        at = qkv + token[:, None] * (3 * heads * d) + head * d + column[None, :]
-        q = tl.load(at, mask, other=0.0)
-        k = tl.load(at + heads * d, mask, other=0.0)
-        v = tl.load(at + 2 * heads * d, mask, other=0.0)
-        weights = _softmax(q, k, place, SCALE, PRECISION)
-        result = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
-        at = out + token[:, None] * (heads * d) + head * d + column[None, :]
-        tl.store(at, result.to(v.dtype), mask)
-
-    @triton.jit
-    def _backward_kernel(
-        grad, qkv, out, inner, places, heads,
-        S: tl.constexpr, d: tl.constexpr, SCALE: tl.constexpr,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-    ):  # fmt: skip
-        head = tl.program_id(0) % heads
-        place, token, there = _rows(tl.program_id(0) // heads, inner, places, S, ROWS)
-        column = tl.arange(0, COLUMNS)
-        mask = there[:, None] & (column < d)[None, :]
-        at = token[:, None] * (3 * heads * d) + head * d + column[None, :]
-        q = tl.load(qkv + at, mask, other=0.0)
-        k = tl.load(qkv + at + heads * d, mask, other=0.0)
-        v = tl.load(qkv + at + 2 * heads * d, mask, other=0.0)
-        g = tl.load(grad + token[:, None] * (heads * d) + head * d + column[None, :], mask, other=0.0)
-        weights = _softmax(q, k, place, SCALE, PRECISION)
-        by_weights = tl.dot(g, tl.trans(v), input_precision=PRECISION)
-        by_scores = weights * (by_weights - tl.sum(weights * by_weights, 1)[:, None]) * SCALE
-        by_scores, weights = by_scores.to(q.dtype), weights.to(q.dtype)
-        by_v = tl.dot(tl.trans(weights), g, input_precision=PRECISION)
-        tl.store(out + at + 2 * heads * d, by_v.to(q.dtype), mask)
-        by_k = tl.dot(tl.trans(by_scores), q, input_precision=PRECISION)
-        tl.store(out + at + heads * d, by_k.to(q.dtype), mask)
-        by_q = tl.dot(by_scores, k, input_precision=PRECISION)
-        tl.store(out + at, by_q.to(q.dtype), mask)
-
-
-def _launch(kernel: Any, qkv: torch.Tensor, heads: int, *tensors: torch.Tensor) -> None:
-    _, length, inner, width = qkv.shape
-    d = width // 3 // heads
-    rows = max(TILES[qkv.dtype][0], 1 << (length - 1).bit_length())
-    places = qkv.shape[0] * inner
-    tiles = -(-places // (rows // length))
-    # What is no constant and a float, torch's compiler would hand over in double precision.
-    sizes = dict(S=length, d=d, SCALE=d**-0.5, ROWS=rows, COLUMNS=max(16, 1 << (d - 1).bit_length()))
-    precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"  # of float32, as torch's products
-    if isinstance(kernel, triton.JITFunction):  # and not Triton's interpreter
-        kernel = torch.library.wrap_triton(kernel)
-    with torch.cuda.device_of(qkv):
-        kernel[tiles * heads,](
-            *tensors, inner, places, heads, **sizes, PRECISION=precision, num_warps=rows // ROWS_PER_WARP
-        )
-
-
-def _fits(qkv: torch.Tensor) -> bool:
-    """Whether a GPU can run it: an older one has not the instructions, a smaller one not the memory of a large tile.
-
-    A length that torch's compiler is to leave open is none that a kernel can be made for.
-    """
-    if triton is None or not qkv.is_cuda or not isinstance(qkv.shape[1], int):
-        return False
-    capability = torch.cuda.get_device_capability(qkv.device)
-    return capability >= (8, 0) and (qkv.shape[1] <= SMALL or capability in LARGE)
-
-
-def _triton_attention(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    qkv = qkv.contiguous()
-    out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
-    _launch(_forward_kernel, qkv, heads, qkv, out)
-    return out
-
-
-def _triton_attention_backward(grad: torch.Tensor, qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    qkv, grad = qkv.contiguous(), grad.contiguous()
-    out = torch.empty_like(qkv)
-    _launch(_backward_kernel, qkv, heads, grad, qkv, out)
-    return out
-
-
-# ---- operators: torch's compiler sees into them, and launches the kernel like its own ----
-
-
-@torch.library.triton_op("timesformer_zoo::attention", mutates_args=())
-def _attention(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    return _triton_attention(qkv, heads) if _fits(qkv) else _plain(qkv, heads)
-
-
-@torch.library.triton_op("timesformer_zoo::attention_backward", mutates_args=())
-def _attention_backward(grad: torch.Tensor, qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    return _triton_attention_backward(grad, qkv, heads) if _fits(qkv) else _plain_backward(grad, qkv, heads)
+_attention = torch.library.custom_op(
+    "timesformer_zoo::attention", _plain, mutates_args=(), schema="(Tensor qkv, int heads) -> Tensor"
+)
+_attention_backward = torch.library.custom_op(
+    "timesformer_zoo::attention_backward",
+    _plain_backward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor qkv, int heads) -> Tensor",
+)
 
 
 @_attention.register_fake
@@ -235,3 +124,105 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
 
 
 _attention.register_autograd(_gradient, setup_context=_keep)
+
+
+# ---- the same, by Triton ----
+
+if triton is not None:
+
+    @triton.jit
+    def _rows(tile, inner, places, S: tl.constexpr, ROWS: tl.constexpr):
+        """Of each row of a tile: its group, the number of its token, and whether it is there."""
+        row = tl.arange(0, ROWS)
+        place = tile.to(tl.int64) * (ROWS // S) + row // S
+        token = (place // inner * S + row % S) * inner + place % inner
+        return place, token, (row // S < ROWS // S) & (place < places)
+
+    @triton.jit
+    def _softmax(q, k, place, scale, PRECISION: tl.constexpr):
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        scores = tl.where(place[:, None] == place[None, :], scores, float("-inf"))
+        weights = tl.exp(scores - tl.max(scores, 1)[:, None])
+        return weights / tl.sum(weights, 1)[:, None]
+
+    @triton.jit
+    def _forward_kernel(
+        qkv, out, inner, places, heads, scale,
+        S: tl.constexpr, d: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    ):  # fmt: skip
+        head = tl.program_id(0) % heads
+        place, token, there = _rows(tl.program_id(0) // heads, inner, places, S, ROWS)
+        column = tl.arange(0, COLUMNS)
+        mask = there[:, None] & (column < d)[None, :]
+        at = qkv + token[:, None] * (3 * heads * d) + head * d + column[None, :]
+        q = tl.load(at, mask, other=0.0)
+        k = tl.load(at + heads * d, mask, other=0.0)
+        v = tl.load(at + 2 * heads * d, mask, other=0.0)
+        weights = _softmax(q, k, place, scale, PRECISION)
+        result = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
+        at = out + token[:, None] * (heads * d) + head * d + column[None, :]
+        tl.store(at, result.to(v.dtype), mask)
+
+    @triton.jit
+    def _backward_kernel(
+        grad, qkv, out, inner, places, heads, scale,
+        S: tl.constexpr, d: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    ):  # fmt: skip
+        head = tl.program_id(0) % heads
+        place, token, there = _rows(tl.program_id(0) // heads, inner, places, S, ROWS)
+        column = tl.arange(0, COLUMNS)
+        mask = there[:, None] & (column < d)[None, :]
+        at = token[:, None] * (3 * heads * d) + head * d + column[None, :]
+        q = tl.load(qkv + at, mask, other=0.0)
+        k = tl.load(qkv + at + heads * d, mask, other=0.0)
+        v = tl.load(qkv + at + 2 * heads * d, mask, other=0.0)
+        g = tl.load(grad + token[:, None] * (heads * d) + head * d + column[None, :], mask, other=0.0)
+        weights = _softmax(q, k, place, scale, PRECISION)
+        by_weights = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+        by_scores = weights * (by_weights - tl.sum(weights * by_weights, 1)[:, None]) * scale
+        by_scores, weights = by_scores.to(q.dtype), weights.to(q.dtype)
+        by_v = tl.dot(tl.trans(weights), g, input_precision=PRECISION)
+        tl.store(out + at + 2 * heads * d, by_v.to(q.dtype), mask)
+        by_k = tl.dot(tl.trans(by_scores), q, input_precision=PRECISION)
+        tl.store(out + at + heads * d, by_k.to(q.dtype), mask)
+        by_q = tl.dot(by_scores, k, input_precision=PRECISION)
+        tl.store(out + at, by_q.to(q.dtype), mask)
+
+    def _launch(kernel: Any, qkv: torch.Tensor, heads: int, *tensors: torch.Tensor) -> bool:
+        """Whether this GPU can run it; an older or smaller one can not."""
+        outer, length, inner, width = qkv.shape
+        d = width // 3 // heads
+        rows = max(TILES[qkv.dtype][0], triton.next_power_of_2(length))
+        places = outer * inner
+        tiles = triton.cdiv(places, rows // length)
+        sizes = dict(S=length, d=d, ROWS=rows, COLUMNS=max(16, triton.next_power_of_2(d)))
+        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"  # of float32, as torch's products
+        if qkv.is_cuda and torch.cuda.get_device_capability(qkv.device) < (8, 0):
+            return False
+        try:
+            with torch.cuda.device_of(qkv):
+                kernel[tiles * heads,](
+                    *tensors,
+                    inner,
+                    places,
+                    heads,
+                    d**-0.5,
+                    **sizes,
+                    PRECISION=precision,
+                    num_warps=rows // ROWS_PER_WARP,
+                )
+        except OutOfResources:
+            return False
+        return True
+
+    @_attention.register_kernel("cuda")
+    def _triton_attention(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+        qkv = qkv.contiguous()
+        out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
+        return out if _launch(_forward_kernel, qkv, heads, qkv, out) else _plain(qkv, heads)
+
+    @_attention_backward.register_kernel("cuda")
+    def _triton_attention_backward(grad: torch.Tensor, qkv: torch.Tensor, heads: int) -> torch.Tensor:
+        qkv, grad = qkv.contiguous(), grad.contiguous()
+        out = torch.empty_like(qkv)
+        return out if _launch(_backward_kernel, qkv, heads, grad, qkv, out) else _plain_backward(grad, qkv, heads)

@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from timm.layers import trunc_normal_
+from timm.layers import get_act_layer, trunc_normal_
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import nn
 
 from timesformer_zoo.model.attention import AttentionMode
 from timesformer_zoo.model.block import AttentionStep, Block
-from timesformer_zoo.model.embedding import ClipEmbedding, Size
+from timesformer_zoo.model.embedding import ClipEmbedding, Size, TimeInterpolation
 from timesformer_zoo.model.inference import hooked
 
 __all__ = ["TimeSformer", "expect_timesformer"]
@@ -48,7 +48,11 @@ class TimeSformer(ClipEmbedding):
         num_heads: attention heads; divides D.
         mlp_ratio: width of the MLP over D.
         qkv_bias: whether queries, keys and values have a bias.
+        patch_bias: whether the patch embedding has a bias; CLIP's image ViTs have none.
         pre_norm: a norm before the first block, for weights that start from CLIP's image ViTs.
+        norm_eps: what the norms add to the variance.
+        pre_norm_eps: likewise of the norm before the first block; None: as the others.
+        act_layer: activation of the MLPs by timm's name: "gelu", "quick_gelu" (CLIP's), ….
         global_pool: what the head sees: "token" (the class token), "avg" (mean over patches), or "frame" (mean over
             the patches of each frame: features (B, T, D), logits (B, T, num_classes)), or "" (every token: features
             (B, 1 + T·h·w, D), logits (B, 1 + T·h·w, num_classes), as timm's ViT has it).
@@ -56,7 +60,8 @@ class TimeSformer(ClipEmbedding):
             after projections and in the MLP, on attention weights.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0. The paper trains with 0.1.
         dynamic_img_pad: pad frames on the right and bottom to a multiple of the patch size instead of refusing them.
-        time_interpolation: how time embeddings are resampled: "linear", or "nearest" as the authors' loader does.
+        time_interpolation: how time embeddings are resampled, see `TimeInterpolation`: "linear", "nearest" as the
+            authors' loader does, or "first" and "first_aligned" for models of Frozen in Time's kind.
         clip: how clips for this model are sampled and cropped, fields of `ClipSpec` that differ from the
             default. Kept so that a saved model carries them; the forward pass does not use them.
         weight_init: "" for the paper's initialisation; "skip" leaves all but the head uninitialised, for a
@@ -70,6 +75,8 @@ class TimeSformer(ClipEmbedding):
     pretrained_cfg: dict[str, Any]  # set by timm on models that its factories build
     pretrained_model_args: dict[str, Any]  # likewise: the arguments saved beside the weights
     bgr: bool = False  # set by our factories: the weights published for this model were trained on BGR frames
+    _no_split_modules: ClassVar[list[str]] = ["Block"]
+    """What accelerate shards by itself under FSDP, and keeps on one device."""
     fit_state_dict: ClassVar[Callable[[TimeSformer, Mapping[str, Any], bool], Mapping[str, Any]] | None] = None
     """What `load_state_dict` makes of a state dict first; set by `weights.fit`, which this room does not know."""
 
@@ -86,7 +93,11 @@ class TimeSformer(ClipEmbedding):
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        patch_bias: bool = True,
         pre_norm: bool = False,
+        norm_eps: float = 1e-6,
+        pre_norm_eps: float | None = None,
+        act_layer: str = "gelu",
         global_pool: Pool = "token",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
@@ -94,7 +105,7 @@ class TimeSformer(ClipEmbedding):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         dynamic_img_pad: bool = False,
-        time_interpolation: Literal["linear", "nearest"] = "linear",
+        time_interpolation: TimeInterpolation = "linear",
         clip: dict[str, Any] | None = None,
         weight_init: Literal["", "skip"] = "",
         device: Any = None,
@@ -103,18 +114,22 @@ class TimeSformer(ClipEmbedding):
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")
         mode = AttentionMode(attention)
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        norm_layer = partial(nn.LayerNorm, eps=norm_eps)
+        norm_pre = partial(nn.LayerNorm, eps=norm_eps if pre_norm_eps is None else pre_norm_eps) if pre_norm else None
+        activation = _activation(act_layer)
         target = torch.empty(0, device=device).device  # of None: where tensors are made by default
         with torch.device("meta" if weight_init == "skip" else target):
             sizes = (img_size, patch_size, num_frames, in_chans, embed_dim)
             super().__init__(
-                *sizes, mode.per_frame, pre_norm, pos_drop_rate, dynamic_img_pad, time_interpolation, norm_layer
+                *sizes, mode.per_frame, norm_pre, patch_bias, pos_drop_rate, dynamic_img_pad, time_interpolation
             )
             self.blocks = nn.ModuleList()
             for i in range(depth):
                 drop_path = drop_path_rate * i / max(1, depth - 1)
                 drops = dict(attn_drop=attn_drop_rate, proj_drop=proj_drop_rate, drop_path=drop_path)
-                self.blocks.append(Block(mode, embed_dim, num_heads, mlp_ratio, drops, qkv_bias, norm_layer))
+                self.blocks.append(
+                    Block(mode, embed_dim, num_heads, mlp_ratio, drops, qkv_bias, norm_layer, activation)
+                )
             self.norm: nn.Module = norm_layer(embed_dim)
             self.head_drop = nn.Dropout(drop_rate)
             self.head: nn.Module = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
@@ -125,8 +140,12 @@ class TimeSformer(ClipEmbedding):
         self.grad_checkpointing = False
         self._set_pool(global_pool)
         rates = dict(proj_drop_rate=proj_drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
-        self._fixed_args = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, pre_norm=pre_norm, drop_rate=drop_rate)
+        self._fixed_args: dict[str, Any] = dict(
+            mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, pre_norm=pre_norm, drop_rate=drop_rate
+        )
         self._fixed_args |= dict(pos_drop_rate=pos_drop_rate, **rates)
+        norms: dict[str, Any] = dict(norm_eps=norm_eps, pre_norm_eps=pre_norm_eps)
+        self._fixed_args |= dict(patch_bias=patch_bias, act_layer=act_layer, **norms)
         reduction = self.patch_embed.feat_ratio()
         self.feature_info = [dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=reduction) for i in range(depth)]
         self.to(dtype=dtype)
@@ -148,8 +167,8 @@ class TimeSformer(ClipEmbedding):
             if isinstance(module, (nn.LayerNorm, nn.Conv2d)):  # for a model that was on the meta device
                 module.reset_parameters()
         for step in self.attention_steps():
-            if isinstance(step.fc, nn.Linear):
-                nn.init.zeros_(step.fc.weight)
+            if isinstance(layer := step.starts_at_zero(), nn.Linear):
+                nn.init.zeros_(layer.weight)
 
     def attention_steps(self) -> Iterator[AttentionStep]:
         """The attention steps of all blocks, in the order in which they run."""
@@ -387,6 +406,17 @@ class TimeSformer(ClipEmbedding):
         for step in self.attention_steps():
             step.fuse()
         return self
+
+
+def _activation(name: str) -> type[nn.Module]:
+    try:
+        layer = get_act_layer(name)
+    except KeyError:
+        layer = None
+    if not isinstance(name, str) or layer is None:
+        raise ValueError(f"Unknown act_layer {name!r}. Choose a name that timm knows, such as gelu or quick_gelu.")
+    found: type[nn.Module] = layer
+    return found
 
 
 def init_linear(module: nn.Module) -> None:

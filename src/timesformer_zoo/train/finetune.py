@@ -1,54 +1,46 @@
 """Fine-tuning: videos and a recipe in, a trained model out, over any number of processes and through any restarts.
 
 Hugging Face accelerate moves and wraps things, so one process, several GPUs, several machines and FSDP are a matter of
-how the script is launched. A step depends on the recipe's seed and the step's number alone, and a checkpoint is there
-whole or not at all: a run that was killed goes on to the result that it would have had.
-
-Legend: B videos, V clips of each, C channels, T frames, H W pixels.
+how the script is launched. A run that was killed goes on to the result that it would have had: see train/run.py.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
-from timm.utils import ModelEmaV3
 from torch import nn
-from torch.nn import functional as F
-from torchvision.transforms import v2
 
-from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
+from timesformer_zoo.data.batches import OnError
 from timesformer_zoo.data.videos import VideoList
-from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
-from timesformer_zoo.train.evaluate import evaluate
-from timesformer_zoo.train.recipe import Recipe, learning_rate, make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.resume import RunState, checkpoints_in, save_checkpoint
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.train.best import out_of_patience
+from timesformer_zoo.train.progress import begins_at, stopped_early
+from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.train.resume import checkpoints_in
+from timesformer_zoo.train.run import PathLike, Run, check_model, check_validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 __all__ = ["Finetuned", "finetune"]
 
-PathLike = str | os.PathLike[str]
+_NOT_SCORES = ("loss", "lr")  # of an epoch's entry, as trackers get it: these they have of each step
 
 
 @dataclass
 class Finetuned:
     """What a run gives."""
 
-    model: TimeSformer  # the trained weights, or their average if the recipe says so; on the CPU, or where that is
-    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, top1 and top5
+    model: TimeSformer  # the trained weights, or their average if the recipe says so; where the given one was
+    history: list[dict[str, Any]]  # an entry an epoch: epoch, loss, lr and, with validation, all metrics by name
     skipped: dict[str, str]  # path -> why it could not be read
+    best: dict[str, Any] | None = None  # metric, value, epoch and step of the model, if it is not the last
 
 
 def finetune(
@@ -67,39 +59,71 @@ def finetune(
 ) -> Finetuned:
     """Train a model on videos; go on where an earlier call with the same `folder` stopped.
 
+    A call that goes on says so, and so does one that finds all done. It may ask for more epochs than the one before:
+    the learning rate then goes on where the schedule of the new number has it. A cosine that had come to 0 after 10
+    epochs is, with 20 of them, half way down, so extending is a warm restart; the schedule of steps keeps its
+    milestones unless the recipe has others.
+
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
-            `drop_path_rate`.
-        videos: to train on.
+            `drop_path_rate`. Its `clip` is made to say the videos' kind of target.
+        videos: to train on; their `task` says what is minimised, see `OBJECTIVES`. Values are standardised in training
+            alone: the result gives them in the units of the list (`model` itself is left standardised).
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
-        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched.
+        accelerator: None: a plain `Accelerator()`, which is set up by how the script was launched. Trackers that one
+            was given, and that are initialised (`init_trackers`), get loss and lr of each step and each epoch's scores.
         workers: processes that decode, for each training process.
         save_every: optimizer steps between checkpoints, besides one after each epoch.
         on_error: "fail" or "skip" for missing and unreadable videos; skipped ones are in the result.
-        progress: show a bar on a terminal, and a line for each epoch, both on stderr.
+        progress: show a bar on a terminal, a line for each epoch, and where the run begins if not at the beginning,
+            all on stderr.
         on_epoch: called in the main process with each epoch's entry of the history, once its training state is saved.
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model does not fit the videos, or the folder's checkpoint is of another recipe or other data.
+        ValueError: the model or `val` does not fit the videos, or the folder's training state is of another recipe
+            or other data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
-    model = expect_timesformer(model)
-    if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
-        raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
-        )
-    run = _Run(model, videos, recipe, Path(folder), accelerator, on_error)
-    run.resume()
-    total = recipe.epochs * run.steps_per_epoch
-    progress = progress and run.accelerator.is_main_process
+    model = check_model(model, videos)
+    check_validation(model, videos, recipe, val, on_error)
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    try:
+        run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
+        run.resume()
+        _train(run, val, workers, save_every, progress and run.accelerator.is_main_process, on_epoch)
+        result = run.result()
+    finally:  # another call may freeze other layers
+        for parameter, before in zip(model.parameters(), trained, strict=True):
+            parameter.requires_grad_(before)
+    if run.scale is not None:
+        run.scale.head_to_units(result.head)
+    return Finetuned(result, run.state.history, run.state.skipped, run.state.best)
+
+
+def _train(
+    run: Run,
+    val: VideoList | None,
+    workers: int,
+    save_every: int | None,
+    progress: bool,
+    on_epoch: Callable[[dict[str, Any]], object] | None,
+) -> None:
+    """All steps that are still to do."""
+    recipe, total = run.recipe, run.recipe.epochs * run.steps_per_epoch
     console = Console(stderr=True)  # results may be read from stdout
+
+    def say(text: str) -> None:
+        if progress:
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    if run.state.step:
+        for line in begins_at(recipe, run.state, run.steps_per_epoch, checkpoints_in(run.folder)[-1]):
+            say(line)
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -109,158 +133,20 @@ def finetune(
         task = bar.add_task("training", total=total, completed=run.state.step)
         for step, parts in run.steps(workers):
             loss = run.step(step, parts)
+            run.accelerator.log({"loss": loss, "lr": run.lr}, step=run.state.step)
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
             if run.state.step % run.steps_per_epoch == 0:
                 entry = run.end_epoch(val, workers)
+                scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
+                run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
                 run.save()
-                if progress:
-                    console.print("  ".join(f"{k} {v:.4g}" for k, v in entry.items() if v is not None))
+                names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
+                shown = [k for k in names if entry.get(k) is not None]
+                say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
                 if on_epoch is not None and run.accelerator.is_main_process:
                     on_epoch(dict(entry))
+                if out_of_patience(recipe, run.state):
+                    say(stopped_early(recipe, run.state))
+                    break
             elif save_every and run.state.step % save_every == 0:
                 run.save()
-    return Finetuned(run.result(), run.state.history, run.state.skipped)
-
-
-class _Run:
-    """The parts of a run and its state. `model` is as prepared by accelerate, `average` a plain copy."""
-
-    def __init__(
-        self,
-        model: TimeSformer,
-        videos: VideoList,
-        recipe: Recipe,
-        folder: Path,
-        accelerator: Accelerator | None,
-        on_error: OnError,
-    ) -> None:
-        if accelerator is None:
-            from accelerate import Accelerator
-
-            accelerator = Accelerator()
-        self.accelerator = accelerator
-        self.recipe = recipe
-        self.folder = folder / "checkpoints"
-        self.dataset = VideoDataset(
-            videos,
-            model,
-            training=True,
-            repeats=recipe.repeats,
-            augment=v2.RandAugment(2, recipe.rand_augment) if recipe.rand_augment else None,
-            seed=recipe.seed,
-            on_error=on_error,
-        )
-        self.steps_per_epoch = -(-len(self.dataset) // recipe.batch_size)
-        self.mix = mix_clips(recipe, model.num_classes)
-        # A plain model to put the result in, also where the trained one is wrapped or sharded.
-        self.average = None
-        if recipe.ema is not None:
-            self.average = ModelEmaV3(model.to(accelerator.device), decay=recipe.ema, use_warmup=True)
-        self.final: TimeSformer = copy.deepcopy(model) if self.average is None else self.average.module
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
-        data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
-        self.state = RunState({"recipe": recipe.to_dict(), "data": data, "model": model.model_args})
-        accelerator.register_for_checkpointing(self.state)
-        if self.average is not None:
-            accelerator.register_for_checkpointing(self.average)
-
-    def steps(self, workers: int) -> Iterator[tuple[int, list[Batch]]]:
-        """(number, micro-batches) of each step that is still to do."""
-        sampler = StepSampler(
-            len(self.dataset),
-            self.recipe.batch_size,
-            stop=self.recipe.epochs * self.steps_per_epoch,
-            start=self.state.step,
-            accumulation=self.recipe.accumulation,
-            seed=self.recipe.seed,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-        )
-        batches = iter(make_loader(self.dataset, sampler, workers=workers))
-        for step in range(sampler.start, sampler.stop):
-            yield step, [next(batches) for _ in range(self.recipe.accumulation)]
-
-    def step(self, step: int, parts: list[Batch]) -> float:
-        """One optimizer step: the gradient of the mean loss over all its clips, however they are dealt out."""
-        accelerator, recipe = self.accelerator, self.recipe
-        torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # drop path, mixing
-        set_learning_rate(self.optimizer, learning_rate(recipe, step / self.steps_per_epoch))
-        count = sum(len(part.labels) for part in parts) * recipe.repeats
-        # Over all processes; fewer than asked for where videos were skipped.
-        clips_seen = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum"))
-        self.model.train()
-        total = torch.zeros((), device=accelerator.device)
-        for i, part in enumerate(parts):
-            sync = i == len(parts) - 1
-            with nullcontext() if sync else accelerator.no_sync(self.model):
-                loss = self.loss(part)
-                # DDP and FSDP take the mean over the processes.
-                accelerator.backward(loss * (accelerator.num_processes / max(clips_seen, 1)))
-                total += loss.detach()
-        if recipe.clip_grad is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(accelerator.unwrap_model(self.model), step=step + 1)
-        loss_sum = float(accelerator.reduce(total, "sum"))
-        mean = loss_sum / max(clips_seen, 1)
-        if not mean < math.inf:
-            raise FloatingPointError(f"The loss at step {step} is {mean}: try a lower learning rate.")
-        for part in parts:
-            self.state.skipped.update({self.dataset.videos.samples[i].path: why for i, why in part.skipped})
-        self.state.step, self.state.loss = step + 1, self.state.loss + loss_sum
-        self.state.seen += clips_seen
-        accelerator.log({"loss": mean, "lr": self.optimizer.param_groups[-1]["lr"]}, step=step + 1)
-        return mean
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Summed over the clips (B V, C, T, H, W) of a micro-batch."""
-        device = self.accelerator.device
-        clips = batch.clips.to(device, non_blocking=True).flatten(0, 1)
-        labels = batch.labels.to(device, non_blocking=True).repeat_interleave(batch.clips.shape[1])
-        if not len(labels):  # the other processes wait for this one's part in the gradient
-            nothing: torch.Tensor = 0.0 * self.model(clips.new_zeros(1, *clips.shape[1:])).float().sum()
-            return nothing
-        clips, targets = self.mix(clips, labels)
-        logits: torch.Tensor = self.model(clips).float()
-        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-
-    def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
-        state, recipe = self.state, self.recipe
-        epoch = state.step // self.steps_per_epoch
-        entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
-        entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
-        if val is not None:
-            model: nn.Module = self.model if self.average is None else self.final
-            score = evaluate(
-                model,
-                val,
-                workers=workers,
-                accelerator=self.accelerator,
-                on_error=self.dataset.on_error,
-                progress=False,
-            )
-            entry.update(top1=score.top1, top5=score.top5)
-            state.skipped.update(score.skipped)
-            self.accelerator.log({"top1": score.top1}, step=state.step)
-        state.history.append(entry)
-        state.loss, state.seen = 0.0, 0
-        return entry
-
-    def save(self) -> None:
-        from accelerate.utils import gather_object
-
-        for skipped in gather_object([self.state.skipped]):
-            self.state.skipped.update(skipped)
-        save_checkpoint(self.accelerator, self.folder, self.state.step)
-
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one."""
-        if saved := checkpoints_in(self.folder):
-            self.accelerator.load_state(str(saved[-1]))
-
-    def result(self) -> TimeSformer:
-        if self.average is None:
-            self.final.load_state_dict(self.accelerator.get_state_dict(self.model))
-        return self.final.eval()

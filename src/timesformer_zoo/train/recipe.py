@@ -1,93 +1,126 @@
-"""Training recipes as data, the paper's and one for small data sets, and the optimizer and learning rate they mean.
+"""Training recipes as data, the paper's and one for small data sets, and the learning rate they mean.
 
 Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv 2102.05095, section 4.
+
+The command line makes an option of each field, with its help, before anything slow is imported: this file is read by
+itself there, and imports the standard library alone.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import torch
-from timm.optim import create_optimizer_v2
-from torch import nn
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+__all__ = ["MAY_CHANGE", "RECIPES", "Recipe", "learning_rate"]
 
-__all__ = ["RECIPES", "Recipe", "learning_rate", "make_optimizer", "mix_clips", "set_learning_rate"]
+
+def _value(default: Any, help: str, may_change: bool = False) -> Any:
+    """A field: what it is, in words, and whether a run that was begun may go on with another value of it."""
+    return field(default=default, metadata={"help": help, "may_change": may_change})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train. The defaults are the paper's.
 
+    What each field means is in its metadata, and in `timesformer-zoo finetune --help`.
+
     Raises:
         ValueError: a value that makes no sense; the message says which.
     """
 
-    epochs: int = 15
-    batch_size: int = 16  # videos of an optimizer step, over all processes and micro-batches
-    accumulation: int = 1  # micro-batches of a step in each process; changes memory, not the result
-    optimizer: str = "momentum"  # a name that timm's create_optimizer_v2 knows
-    lr: float = 0.005
-    momentum: float = 0.9  # or beta 1
-    weight_decay: float = 1e-4
-    layer_decay: float | None = None  # each layer's learning rate over that of the next
-    schedule: str = "steps"  # "steps": a tenth after each milestone; "cosine": to 0
-    milestones: tuple[int, ...] = (11, 14)  # epochs
-    warmup: float = 0.0  # epochs of linear increase from 0
-    clip_grad: float | None = None  # largest norm of the gradient
-    drop_path: float = 0.1
-    label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha; 0: off. With cutmix, each takes half of the steps
-    cutmix: float = 0.0
-    rand_augment: int = 0  # magnitude of RandAugment, 0 to 30, two operations a clip; 0: off
-    repeats: int = 1  # clips of each video in a step
-    ema: float | None = None  # decay of the average of the weights, which is then the result
-    seed: int = 0
+    epochs: int = _value(15, "times to go through the videos; more than a finished run had extend it", True)
+    batch_size: int = _value(16, "videos of an optimizer step, over all processes and micro-batches")
+    accumulation: int = _value(
+        1, "micro-batches of a step in each process: less memory, and the same result up to rounding", True
+    )
+    optimizer: str = _value("momentum", "a name that timm's create_optimizer_v2 knows")
+    lr: float = _value(0.005, "the highest learning rate")
+    momentum: float = _value(0.9, "of the optimizer; of Adam and its kin, beta 1")
+    weight_decay: float = _value(1e-4, "for all but biases, norms and embeddings")
+    layer_decay: float | None = _value(None, "each layer's learning rate over that of the next, or none")
+    schedule: str = _value("steps", "of the learning rate: steps: a tenth after each milestone; cosine: to 0")
+    milestones: tuple[int, ...] = _value((11, 14), "epochs, for the schedule steps, such as 11,14", True)
+    warmup: float = _value(0.0, "epochs in which the learning rate rises from 0")
+    clip_grad: float | None = _value(None, "largest norm of the gradient, or none")
+    freeze: str = _value(
+        "none",
+        "layers that stay as they are: none; embed: the embeddings; N: these and the first N blocks; backbone: all but "
+        "the head. They have no gradient, no weight decay and no drop path",
+    )
+    drop_path: float = _value(0.1, "chance that the last block's branches are dropped; 0 in the first, linear between")
+    label_smoothing: float = _value(0.0, "share of the target that is spread over all classes")
+    class_weights: str | tuple[float, ...] | None = _value(
+        None,
+        "of the classes in the loss: balanced: in inverse proportion to their videos, 1 on average over the videos; "
+        "or a JSON file, {name: weight} or a list by index; or none",
+    )
+    balanced_sampling: bool = _value(
+        False,
+        "draw each class equally often: an epoch has as many draws as there are videos, those of small classes several "
+        "times with other clips, of large ones in turn",
+    )
+    mixup: float = _value(0.0, "alpha of MixUp, 0: off; with CutMix, each takes half of the steps")
+    cutmix: float = _value(0.0, "alpha of CutMix, 0: off")
+    rand_augment: int = _value(0, "magnitude of RandAugment, two operations a clip, 0 to 30; 0: off")
+    repeats: int = _value(1, "clips of each video in a step")
+    ema: float | None = _value(
+        None, "decay of the moving average of the weights, which is then evaluated and saved, or none"
+    )
+    best: str = _value(
+        "last",
+        "which weights are the result: last, or those of the epoch that was best by this value of its line in "
+        "history.json, such as top1 or loss; the earliest of equals",
+        True,
+    )
+    patience: int | None = _value(
+        None, "stop after so many epochs that were not the best yet, or none; with best", True
+    )
+    seed: int = _value(0, "of all that is random")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name in ("milestones", "class_weights"):
+            if isinstance(value := getattr(self, name), list):  # from JSON
+                object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "freeze", str(self.freeze))
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
         for name in ("epochs", "batch_size", "accumulation", "repeats"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("lr", "weight_decay", "warmup", "mixup", "cutmix"):
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
+        for name in ("momentum", "drop_path", "label_smoothing", "ema"):
+            _require(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "0 or more, and less than 1")
+        for name in ("layer_decay", "clip_grad"):
+            _require(getattr(self, name) is None or getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        _require(list(self.milestones) == sorted(self.milestones), "milestones", self.milestones, "ascending epochs")
         _require(0 <= self.rand_augment <= 30, "rand_augment", self.rand_augment, "0 to 30")
+        kinds = ("none", "embed", "backbone")
+        _require(
+            self.freeze in kinds or self.freeze.isdecimal(), "freeze", self.freeze, f"{', '.join(kinds)} or blocks"
+        )
+        weights = self.class_weights
+        if isinstance(weights, tuple):
+            fine = all(0 <= weight < math.inf for weight in weights) and any(weights)
+        else:
+            fine = weights in (None, "balanced")
+        _require(fine, "class_weights", weights, "None, balanced, or a number from 0 for each class")
+        both = weights == "balanced" and self.balanced_sampling
+        _require(not both, "balanced_sampling", True, "False beside class_weights = balanced: each is enough")
+        if self.patience is not None:
+            _require(self.patience >= 1, "patience", self.patience, "1 or more, or None")
+            _require(self.best != "last", "best", self.best, "a metric such as top1, for the patience to go by")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
-        return {**asdict(self), "milestones": list(self.milestones)}
-
-    def with_settings(self, settings: Iterable[str]) -> Recipe:
-        """A recipe with some fields changed by text, as a command line has them: "lr=1e-4", "ema=none".
-
-        Raises:
-            ValueError: no such field, or not a value for it.
-        """
-        known = {f.name: getattr(RECIPES["paper"], f.name) for f in fields(self)}
-        changes: dict[str, Any] = {}
-        for setting in settings:
-            name, _, text = setting.partition("=")
-            if name not in known:
-                raise ValueError(f"A recipe has no field {name!r}; it has {', '.join(known)}.")
-            try:
-                changes[name] = _parse(text, known[name])
-            except ValueError as error:
-                raise ValueError(f"{name} is {text!r}; {error}") from error
-        return replace(self, **changes)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def _parse(text: str, like: Any) -> Any:
-    if like is None:
-        return None if text == "none" else float(text)
-    if isinstance(like, tuple):
-        return tuple(int(part) for part in text.split(","))
-    return type(like)(text)
+MAY_CHANGE = frozenset(f.name for f in fields(Recipe) if f.metadata["may_change"])
+"""Fields that may have another value when a run goes on: those before it would not have been otherwise."""
 
 
 def _require(holds: bool, name: str, got: object, expected: str) -> None:
@@ -129,41 +162,3 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     if epoch < recipe.warmup:
         return recipe.lr * epoch / recipe.warmup
     return recipe.lr * SCHEDULES[recipe.schedule](recipe, epoch)
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """timm's optimizer for a recipe: no weight decay for biases, norms and embeddings; learning rates by layer."""
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        model,
-        opt=recipe.optimizer,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-    )
-    return optimizer
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set it in each group, times the group's `lr_scale` where timm's layer decay gave it one."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-
-
-def mix_clips(recipe: Recipe, num_classes: int) -> Callable[[torch.Tensor, torch.Tensor], Any]:
-    """MixUp and CutMix of torchvision: (clips (B, C, T, H, W), labels (B,)) -> (clips, targets (B, num_classes)).
-
-    All frames of a clip are mixed alike. Without either, or for a single clip, both come back as they are.
-    """
-    mixers = [v2.MixUp(alpha=recipe.mixup, num_classes=num_classes)] if recipe.mixup else []
-    mixers += [v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes)] if recipe.cutmix else []
-    choice = v2.RandomChoice(mixers) if mixers else None
-
-    def mix(clips: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if choice is None or len(labels) < 2:
-            return clips, labels
-        # CutMix looks at the last two dimensions only, so it does not mind C and T the other way round.
-        mixed, targets = choice(tv_tensors.Video(clips), labels)
-        return mixed.as_subclass(torch.Tensor), targets
-
-    return mix

@@ -17,7 +17,11 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 __all__ = ["ClipSpec", "clip_spec", "frame_indices"]
 
-_CHOICES = {"sampling": ("dense", "uniform"), "fuse": ("logits", "softmax")}
+_CHOICES = {
+    "sampling": ("dense", "uniform"),
+    "fuse": ("logits", "softmax"),
+    "task": ("classes", "multilabel", "regression"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,12 @@ class ClipSpec:
     crops: int = 3  # ... times crops along the longer side
     jitter: tuple[int, int] | None = None  # training: range of the short side; None: 8/7 to 10/7 of the crop's
     flip: bool = True  # training: mirror half of the clips (off where left and right are labels, as in SSv2)
-    fuse: str = "logits"  # views -> prediction: "logits" (their sum, official) or "softmax" (the mean, paper)
+    task: str = (
+        "classes"  # outputs: "classes" (one is right), "multilabel" (each is there or not), "regression" (values)
+    )
+    fuse: str = (
+        "logits"  # views of classes: "logits" (their sum, official) or "softmax" (the mean, paper); else the mean
+    )
     labels: str | None = None  # name of a label set
     windows: bool = False  # a video is labelled window by window (a clip is a moment of it), not once as a whole
 

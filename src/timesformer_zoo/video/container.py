@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.video.origin import File, name_of, open_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -18,6 +19,8 @@ FORMATS = (
     "mxf,nut,wtv,dv,rm,3gp,swf,yuv4mpegpipe,h263,vc1,dirac,y4m,nsv,wmv,webp_anim"
 )
 LARGE = 64 << 20  # bytes; of a larger MP4 only the tables are read, not what they point at
+FAR = 4 << 20  # bytes; likewise where they come over a network
+_BUFFER = 1 << 17  # bytes that FFmpeg asks for at a time where it does not open the file itself
 
 
 def read_error(path: str, what: str, advice: str) -> VideoReadError:
@@ -28,11 +31,12 @@ class Media:
     """An open file and the best of its video streams, as FFmpeg chooses.
 
     Args:
-        path: of the file.
+        file: its path, or where else its bytes come from.
         tables_only: it is enough to know of packets what tables say of them. Of a large MP4 nothing else is read then,
             and packets have a place, a size and times, but no content.
 
     Attributes:
+        path: of the file, or its name for messages.
         size: of the file, in bytes.
         has_tables: it is an MP4 (or MOV) whose tables, all in one place, tell of all its packets.
         hollow: its packets have no content.
@@ -41,19 +45,29 @@ class Media:
         VideoReadError: missing, forbidden, a folder, empty, truncated, or without a video.
     """
 
-    def __init__(self, path: str, *, tables_only: bool = False) -> None:
+    def __init__(self, file: File, *, tables_only: bool = False) -> None:
         import av
 
-        self.path = path
-        self.size, self.has_tables = _check_complete(path)
-        self.hollow = tables_only and self.has_tables and self.size > LARGE
-        source = _Hollow(path) if self.hollow else os.path.abspath(path)  # a relative a:b would be a protocol
+        self.file = file
+        self.path = path = name_of(file)
+        self.size, self.has_tables = _check_complete(file)
+        limit = LARGE if isinstance(file, str) or not file.is_distant else FAR
+        self.hollow = tables_only and self.has_tables and self.size > limit
+        source: str | BinaryIO | _Hollow
+        if self.hollow:
+            source = _Hollow(file, self.size)
+        else:
+            source = os.path.abspath(file) if isinstance(file, str) else open_file(file)  # a:b would be a protocol
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         if self.hollow:
             options["fflags"] = "noparse+nofillin"  # a parser would draw its own conclusions from zeros
         advice = "check that it plays, or download it again"
         try:
-            container: InputContainer = av.open(source, "r", metadata_errors="replace", options=options)
+            container: InputContainer = av.open(
+                source, "r", metadata_errors="replace", options=options, buffer_size=_BUFFER
+            )
+        except VideoReadError:  # of what the bytes come from
+            raise
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
             raise read_error(path, f"there is no video in it that FFmpeg can read ({reason(error)})", advice) from error
         stream = container.streams.best("video")
@@ -82,9 +96,9 @@ def reason(error: BaseException) -> str:
 class _Hollow:
     """A file whose content reads as zeros, at no cost, once its header has been read."""
 
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 -- closed with this object
-        self._size = os.path.getsize(path)
+    def __init__(self, file: File, size: int) -> None:
+        self._file = file
+        self._size = size
         self._at = 0
         self.is_hollow = False
 
@@ -93,8 +107,9 @@ class _Hollow:
         if self.is_hollow:
             data = bytes(count)
         else:
-            self._file.seek(self._at)
-            data = self._file.read(count)
+            with open_file(self._file) as file:  # each time, a few: nobody tells when the last one was
+                file.seek(self._at)
+                data = file.read(count)
         self._at += len(data)
         return data
 
@@ -106,13 +121,14 @@ class _Hollow:
         return self._at
 
 
-def _check_complete(path: str) -> tuple[int, bool]:
+def _check_complete(place: File) -> tuple[int, bool]:
     """`Media.size` and `Media.has_tables`, of a file that is all there.
 
     Demuxers read what is there of a truncated file and end without a word; but its length is stated in it.
     """
+    path = name_of(place)
     try:
-        with open(path, "rb") as file:
+        with open_file(place) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             head = file.read(64)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from timesformer_zoo.video import bitstream
 from timesformer_zoo.video.container import Media, read_error
 from timesformer_zoo.video.index import Entry, FrameIndex, decode, pack, packets_of
+from timesformer_zoo.video.origin import File, name_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -28,7 +29,6 @@ __all__ = ["DECODERS", "DecordDecoder", "PyAVDecoder"]
 Pixels = npt.NDArray[np.uint8]
 
 _DAMAGED = "the file is damaged: download it again or re-encode it"
-
 
 # Decoders of FFmpeg that fill damage with what they showed before a seek, and don't tell.
 _HAS_MEMORY = {"ffv1"}
@@ -44,8 +44,8 @@ class PyAVDecoder:
     Pictures that no other leans on are decoded only where they are wanted: in H.264 with B-frames mostly half of them.
     """
 
-    def __init__(self, path: str, index: FrameIndex, media: Media | None, threads: int) -> None:
-        self._path, self._index, self._threads = path, index, threads
+    def __init__(self, file: File, index: FrameIndex, media: Media | None, threads: int) -> None:
+        self._file, self._index, self._threads = file, index, threads
         self._media = media
         self._run: Iterator[tuple[int, VideoFrame]] | None = None  # of (place, frame)
         self._next = 0  # the place that the run gives next
@@ -70,7 +70,7 @@ class PyAVDecoder:
                 as_players = (
                     "" if self._index.pts is None else "; Video(path, count=True) gives what a player makes of it"
                 )
-                raise read_error(self._path, what, _DAMAGED + as_players)
+                raise read_error(name_of(self._file), what, _DAMAGED + as_players)
             yield self._pixels(frame)
 
     def _find(self, place: int) -> "VideoFrame | None":
@@ -93,11 +93,11 @@ class PyAVDecoder:
         return None
 
     def _frames_from(self, entry: Entry) -> Iterator[tuple[int, "VideoFrame"]]:
-        media = self._media
-        packets = self._seek(media, entry) if media is not None and self._index.pts is not None else None
-        if media is None or packets is None:  # count from the file's first packet
+        media = self._media = self._media or Media(self._file)
+        packets = None if self._index.pts is None else self._seek(media, entry)
+        if packets is None:  # count from the file's first packet
             self.close()
-            media = self._media = Media(self._path)
+            media = self._media = Media(self._file)
             packets = itertools.islice(packets_of(media), entry.packet, None)
         if self._index.pts is None:
             return enumerate(decode(media, self._threads, packets, conceal=True))
@@ -150,12 +150,15 @@ class PyAVDecoder:
 class DecordDecoder:
     """decord, for files where its seek by a frame's number is exact. Frames are turned upright by it."""
 
-    def __init__(self, path: str, index: FrameIndex, media: Media | None, threads: int) -> None:
+    def __init__(self, file: File, index: FrameIndex, media: Media | None, threads: int) -> None:
         if media is not None:
             media.container.close()
         if not index.plain:
-            raise read_error(path, "decord would not give exactly the frames asked for", 'take decoder="auto"')
-        self._path, self._index, self._threads = path, index, threads
+            what = "decord would not give exactly the frames asked for"
+            raise read_error(name_of(file), what, 'take decoder="auto"')
+        if not isinstance(file, str):
+            raise read_error(file.name, "decord reads files of this machine alone", 'take decoder="auto"')
+        self._path, self._index, self._threads = file, index, threads
         self._reader: Any = None
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.video import bitstream
 from timesformer_zoo.video.container import LARGE, Media, read_error, reason
+from timesformer_zoo.video.origin import File, name_of, open_file
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -63,7 +64,7 @@ class FrameIndex:
         """Of the frame that is shown then; -1: there is none."""
         if self.pts is None or pts is None:
             return -1
-        place = int(np.searchsorted(self.pts, pts))
+        place = int(self.pts.searchsorted(pts))
         return place if place < self.num_frames and self.pts[place] == pts else -1
 
     def entry(self, place: int) -> Entry:
@@ -71,11 +72,11 @@ class FrameIndex:
         return self.entries[bisect_right(self.entries, place, key=lambda entry: entry.place) - 1]
 
 
-def build_index(path: str, *, count: bool = False) -> tuple[FrameIndex, Media | None]:
+def build_index(file: File, *, count: bool = False) -> tuple[FrameIndex, Media | None]:
     """Read the index of a file's video.
 
     Args:
-        path: of a video file.
+        file: a video file's path, or where else its bytes come from.
         count: decode every frame once to count them, also where the packets tell.
 
     Returns:
@@ -86,7 +87,7 @@ def build_index(path: str, *, count: bool = False) -> tuple[FrameIndex, Media | 
     """
     index = media = None
     if not count:
-        media = Media(path, tables_only=True)
+        media = Media(file, tables_only=True)
         try:
             index = _from_packets(media)
         finally:
@@ -94,10 +95,10 @@ def build_index(path: str, *, count: bool = False) -> tuple[FrameIndex, Media | 
                 media.container.close()
                 media = None
     if index is None:
-        with Media(path) as whole:
+        with Media(file) as whole:
             index = _by_decoding(whole)
     if not index.num_frames:
-        raise read_error(path, "it has no frames to show", "check that it plays")
+        raise read_error(name_of(file), "it has no frames to show", "check that it plays")
     return index, media
 
 
@@ -150,16 +151,13 @@ def decode(
         except (av.FFmpegError, ValueError) as error:
             what = f"its video can't be decoded ({context.name}: {reason(error)})"
             raise read_error(media.path, what, "re-encode it") from error
-    damage = "the file is damaged: download it again or re-encode it"
     for packet in itertools.chain(packets, [None]):
-        if packet and packet.is_corrupt and not conceal:
-            raise read_error(media.path, "a part of its video is missing", damage)
         try:
             frames = context.decode(packet)
         except av.FFmpegError as error:
             if not conceal:
                 what = f"a part of its video can't be decoded ({reason(error)})"
-                raise read_error(media.path, what, damage) from error
+                raise read_error(media.path, what, "the file is damaged: download it again or re-encode it") from error
             continue
         yield from frames
 
@@ -173,7 +171,7 @@ def _from_packets(media: Media) -> FrameIndex | None:
         return None
     length = bitstream.length_size(codec, header)
     marks, shown, keys, entries = [], [], [], []
-    with open(media.path, "rb") as file:
+    with open_file(media.file) as file:
         for number, packet in enumerate(packets_of(media)):
             marks.append(pack(packet))
             shown.append(not packet.is_discard)

@@ -4,6 +4,8 @@ There is one for each process that reads (also for each worker of a DataLoader, 
 multiprocessing's: those refuse to be parents). It starts with the first file, is replaced if it dies, ends with its
 parent, and does without torch, so that it starts in 0.1 s.
 
+What is no file of this machine (`Origin`) is read here: before its answer, the other process asks for bytes of it.
+
 A message is its length and JSON; after an answer come the bytes of an array. Not pickles: what damage in its memory
 makes of a process that reads strangers' files is to have no say in what this one runs.
 
@@ -21,7 +23,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.util import Finalize
 from typing import Any, BinaryIO, cast
@@ -31,6 +33,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.container import read_error
+from timesformer_zoo.video.origin import File, Origin, name_of
 from timesformer_zoo.video.source import FileSource
 
 __all__ = ["IsolatedSource", "serve"]
@@ -48,6 +51,8 @@ _ERRORS = {error.__name__: error for error in (VideoReadError, ImportError, Valu
 _LENGTH = struct.Struct("<I")
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _AHEAD = 64  # frames that a decoder is told of with the next one: more than it works ahead, in threads and to reorder
+# For glibc, which else gives freed memory back and has it cleared anew for each file: 6 % of what decoding takes.
+_KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}  # bytes
 _PIPE = 1 << 20  # bytes that wait in a pipe, where Linux lets us choose: a frame in few portions
 
 Array = npt.NDArray[Any]
@@ -60,9 +65,12 @@ class IsolatedSource:
         VideoReadError: also where reading the file ends that process.
     """
 
-    def __init__(self, path: str, **options: Any) -> None:
-        self._path = path
-        self._file = (os.path.abspath(path), options)  # this process may change its folder, the other one does not
+    def __init__(self, file: File, **options: Any) -> None:
+        self._path = name_of(file)
+        self._origin = None if isinstance(file, str) else file
+        # This process may change its folder, the other one does not.
+        name = os.path.abspath(file) if isinstance(file, str) else file.name
+        self._file = (name, options)
         self._number = next(_numbers)
         self._opened_by: _Process | None = None
         self.num_frames = 0
@@ -83,6 +91,8 @@ class IsolatedSource:
                 with suppress(_Crash):
                     self._opened_by.ask("close", self._number)
             self._opened_by = None
+        if self._origin is not None:
+            self._origin.close()
 
     def _ask(self, *request: Any) -> Any:
         """The answer, or with no request the attributes set.
@@ -97,10 +107,12 @@ class IsolatedSource:
                     while _dropped:
                         process.ask("close", _dropped.popleft())
                     if self._opened_by is not process:
-                        opened, self.times = process.ask("open", self._number, *self._file)
+                        far = self._origin and {"size": self._origin.size, "is_distant": self._origin.is_distant}
+                        request_to_open = ("open", self._number, *self._file, far)
+                        opened, self.times = process.ask(*request_to_open, origin=self._origin)
                         self.num_frames, self.fps = opened["num_frames"], opened["fps"]
                         self._opened_by = process
-                    return process.ask(*request)[1] if request else None
+                    return process.ask(*request, origin=self._origin)[1] if request else None
                 except VideoReadError as error:  # it names the file as it was named to us
                     text = self._path + str(error).removeprefix(self._file[0])
                     raise VideoReadError(text) from None
@@ -132,6 +144,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env={**_KEEP_FREED, **os.environ},
             start_new_session=True,  # Ctrl-C in a terminal is for us
         )
         self._requests = cast(BinaryIO, self._process.stdin)
@@ -149,8 +162,11 @@ class _Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, *request: Any) -> tuple[dict[str, Any], Array]:
+    def ask(self, *request: Any, origin: Origin | None = None) -> tuple[dict[str, Any], Array]:
         """(what is told, an array); with no request what the process tells by itself: that it is ready.
+
+        Args:
+            origin: of the file that the request is about, for the bytes of it that the process may ask for first.
 
         Raises:
             _Crash: it died.
@@ -159,6 +175,9 @@ class _Process:
             if request:
                 self._requests.write(_message(request))
             told = _receive(self._replies)
+            while origin is not None and "wants" in told:
+                self._give(origin, *told["wants"])
+                told = _receive(self._replies)
             array = np.empty(told.pop("shape"), told.pop("dtype"))
             _fill(self._replies, array.data)
         except (EOFError, ConnectionError):
@@ -172,6 +191,17 @@ class _Process:
             name, text = told["error"]
             raise _ERRORS[name](text) if name in _ERRORS else RuntimeError(f"{name}: {text}")
         return told, array
+
+    def _give(self, origin: Origin, offset: int, count: int) -> None:
+        try:
+            data = origin.read_at(offset, count)
+        except VideoReadError as error:
+            self._requests.write(_message({"error": str(error)}))
+            return
+        self._requests.write(_message({"bytes": len(data)}))
+        rest = memoryview(data)
+        while rest:  # an unbuffered pipe may take less than it is given
+            rest = rest[self._requests.write(rest) :]
 
     def disown(self) -> None:
         """It belongs to the process that this one was forked from, and must not see this one's end of its pipes."""
@@ -252,9 +282,18 @@ def serve() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):  # what native code prints must not get among the answers
         os.dup2(nowhere, standard)
-    waiting: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
-    server = _Server()
+
+    def bytes_at(offset: int, count: int) -> bytes:
+        replies.write(_message({"wants": [offset, count]}))
+        replies.flush()
+        data: bytes | VideoReadError = waiting.get()
+        if isinstance(data, VideoReadError):
+            raise data
+        return data
+
+    server = _Server(bytes_at)
 
     def answer(told: dict[str, Any], array: Array) -> None:
         array = np.ascontiguousarray(array)
@@ -277,11 +316,15 @@ def serve() -> None:
 class _Server:
     """What can be asked for: (what is told, an array)."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_at: Callable[[int, int], bytes]) -> None:
         self._files: dict[int, FileSource] = {}
+        self._bytes_at = bytes_at
 
-    def open(self, number: int, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], Array]:
-        file = self._files[number] = FileSource(path, **options)
+    def open(
+        self, number: int, name: str, options: dict[str, Any], far: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], Array]:
+        place: File = name if far is None else _Elsewhere(name, self._bytes_at, **far)
+        file = self._files[number] = FileSource(place, **options)
         return {"num_frames": file.num_frames, "fps": file.fps}, file.times
 
     def read(self, number: int, places: list[int]) -> tuple[dict[str, Any], Array]:
@@ -293,10 +336,29 @@ class _Server:
         return {}, np.empty(0)
 
 
-def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[list[Any]]") -> None:
+class _Elsewhere:
+    """An `Origin` whose bytes the parent reads. It answers about the file that its request is about."""
+
+    def __init__(self, name: str, bytes_at: Callable[[int, int], bytes], size: int, is_distant: bool) -> None:
+        self.name, self.size, self.is_distant = name, size, is_distant
+        self.read_at = bytes_at
+
+    def close(self) -> None:
+        """The parent's concern."""
+
+
+def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[Any]") -> None:
     """In a thread of its own, so that the parent's end is seen while a file is read, too."""
     try:
         while True:
-            waiting.put(_receive(requests))
+            received = _receive(requests)
+            if isinstance(received, dict):  # not a request, but what was asked for
+                if "error" in received:
+                    received = VideoReadError(received["error"])
+                else:
+                    data = bytearray(received["bytes"])
+                    _fill(requests, memoryview(data))
+                    received = bytes(data)
+            waiting.put(received)
     except EOFError:
         os._exit(0)

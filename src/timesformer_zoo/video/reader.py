@@ -12,18 +12,18 @@ import torch
 
 from timesformer_zoo.video.folder import FrameFolder
 from timesformer_zoo.video.isolated import IsolatedSource
+from timesformer_zoo.video.origin import Readable, name_of, origin_of
 from timesformer_zoo.video.source import FileSource, Source
 
 __all__ = ["Frames", "Video", "open_video"]
-
-PathLike = str | os.PathLike[str]
 
 
 class Video:
     """An open video file that gives frames by index: frame i is the i-th picture that a player would show.
 
     Args:
-        path: of a file in a format that FFmpeg reads.
+        path: of a file in a format that FFmpeg reads; or an address that fsspec knows ("https://…", "hf://…", "s3://…"),
+            a member of a tar file ("clips.tar::00042.mp4"), bytes, or a binary file object that can seek.
         num_threads: decoder threads; 0: one a core. Take 1 inside the workers of a DataLoader.
         decoder: "decord" or "pyav"; "auto" is PyAV, for every file. decord gives the same frames, of files where the
             index proves its seek exact, and refuses others; of damaged files it may give a frame's neighbour.
@@ -32,6 +32,7 @@ class Video:
             code of a decoder crash on the file, that is a VideoReadError, and this process lives.
 
     Attributes:
+        path: what messages call it: a path or an address, without a password or token.
         num_frames: how many it shows.
         fps: average frame rate, also where the rate varies; None where it is unknown.
         times: when each frame is shown, in seconds after the first, `(num_frames,) float64`.
@@ -42,16 +43,17 @@ class Video:
 
     def __init__(
         self,
-        path: PathLike,
+        path: Readable,
         *,
         num_threads: int = 0,
         decoder: Literal["auto", "decord", "pyav"] = "auto",
         count: bool = False,
         isolated: bool = False,
     ) -> None:
-        self.path = os.fsdecode(path)
+        file = origin_of(path)
+        self.path = name_of(file)
         source = IsolatedSource if isolated else FileSource
-        self._source: Source = source(self.path, num_threads=num_threads, decoder=decoder, count=count)
+        self._source: Source = source(file, num_threads=num_threads, decoder=decoder, count=count)
         self.num_frames, self.fps, self.times = self._source.num_frames, self._source.fps, self._source.times
 
     def __repr__(self) -> str:
@@ -118,13 +120,16 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-def open_video(path: PathLike, *, num_threads: int = 0, isolated: bool = False) -> Frames:
+def open_video(path: Readable, *, num_threads: int = 0, isolated: bool = False) -> Frames:
     """A video file, or a folder of frames.
 
     Args:
+        path: of either; of a file all else that `Video` takes, too.
         num_threads, isolated: see `Video`; they are for files.
 
     Raises:
         VideoReadError: it cannot be read.
     """
-    return FrameFolder(path) if os.path.isdir(path) else Video(path, num_threads=num_threads, isolated=isolated)
+    if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
+        return FrameFolder(path)
+    return Video(path, num_threads=num_threads, isolated=isolated)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.video.decoders import DECODERS
 from timesformer_zoo.video.index import build_index
+from timesformer_zoo.video.origin import File
 
 __all__ = ["FileSource", "Source"]
 
@@ -29,11 +30,11 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A file that is read in this process. Arguments, attributes and errors are those of `Video`."""
+    """A file that is read in this process. Other arguments than `file`, attributes and errors are those of `Video`."""
 
     def __init__(
         self,
-        path: str,
+        file: File,
         *,
         num_threads: int = 0,
         decoder: Literal["auto", "decord", "pyav"] = "auto",
@@ -41,9 +42,10 @@ class FileSource:
     ) -> None:
         if decoder not in ("auto", *DECODERS):
             raise ValueError(f"decoder is {decoder!r}, expected one of auto, {', '.join(DECODERS)}")
-        index, media = build_index(path, count=count)
+        index, media = build_index(file, count=count)
         self.num_frames, self.fps, self.times = index.num_frames, index.fps, index.times
-        self._decoder = DECODERS["pyav" if decoder == "auto" else decoder](path, index, media, num_threads)
+        self._file = file
+        self._decoder = DECODERS["pyav" if decoder == "auto" else decoder](file, index, media, num_threads)
 
     def stream(self, places: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
@@ -52,3 +54,5 @@ class FileSource:
     def close(self) -> None:
         """Who reads on opens the file again."""
         self._decoder.close()
+        if not isinstance(self._file, str):
+            self._file.close()

@@ -1,6 +1,8 @@
 """How decoded pixels become a model's input: scaled, cropped, normalised. Pure: no files, no decoder.
 
-Values and order of operations follow the authors' published preprocessing, and the tests hold them to its output.
+Values and order of operations follow the authors' published preprocessing, and the tests hold them to its output. Test
+views are computed in floats, as theirs. A training clip, which is random anyway, stays bytes until it is on the device
+(`random_crop`, then `normalize_clips`): a quarter of the memory and of what is sent, at most one grey level off.
 
 Legend: V views, C channels, T frames, H W pixels.
 """
@@ -16,7 +18,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from timesformer_zoo.video.clip import ClipSpec, clip_spec
 
-__all__ = ["ClipTransform", "clip_transform", "crop_views"]
+__all__ = ["ClipTransform", "clip_transform", "crop_views", "normalize_clips", "random_crop"]
 
 _CHUNK_BYTES = 2**25  # of frames that are resized at once
 
@@ -29,7 +31,8 @@ def clip_transform(
     C is 3, or for a model of one channel 1: the frames' grey (ITU-R BT.601, as torchvision's `rgb_to_grayscale`).
 
     In test, the centre crop of the frame scaled to the crop's size; in training, a random scale (`jitter`), a random
-    crop and, half of the time, a mirror image, each drawn once a clip. For all test views at once see `crop_views`.
+    crop and, half of the time, a mirror image, each drawn once a clip, in whole grey levels, as a `VideoDataset` gives
+    them. For all test views at once see `crop_views`.
 
     Args:
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
@@ -56,14 +59,73 @@ class ClipTransform:
         _check_frames(frames)
         if not self.training:
             return crop_views(frames, replace(self.spec, crops=1))[0]
-        scale, y, x, mirror = torch.rand(4, generator=self.generator).tolist()
-        low, high = self.spec.jitter_range
-        images = _resize_all(frames, self.spec.size, short=round(low + scale * (high - low)))
-        (height, width), (h, w) = self.spec.size, images.shape[-2:]
+        if not len(frames):
+            raise ValueError("got no frames, expected at least 1")
+        clip = torch.empty(3, len(frames), *self.spec.size, dtype=torch.uint8)
+        return normalize_clips(random_crop(frames, self.spec, clip, self.generator), self.spec)
+
+
+def random_crop(
+    frames: Iterable[torch.Tensor], spec: ClipSpec, out: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """One training clip, drawn as `clip_transform` says, written into `out`: (3, T, H, W) uint8.
+
+    Each frame is resized and cropped, in bytes, before the next is taken: never are all of them in memory. A value is
+    at most one grey level from that of floats, rounded.
+
+    Args:
+        frames: T of them, each (H, W, 3) uint8, all of one size, as they are decoded.
+
+    Returns:
+        `out`.
+
+    Raises:
+        TypeError, ValueError: a frame is not as said, or the spec's `in_chans` is neither 3 nor 1.
+    """
+    _check_channels(spec)
+    scale, y, x, mirror = torch.rand(4, generator=generator).tolist()
+    low, high = spec.jitter_range
+    height, width = spec.size
+    for place, frame in zip(out.unbind(1), frames, strict=True):
+        _check_frames(frame, 3)
+        image = _resize(frame[None], spec.size, short=round(low + scale * (high - low)))[0]
         # Both ends of the slack are possible, each place equally likely; torch.rand is below 1.
-        top, left = int(y * (h - height + 1)), int(x * (w - width + 1))
-        clip = _crop_and_normalise(images, [(top, left)], self.spec)[0]
-        return clip.flip(-1) if self.spec.flip and mirror < 0.5 else clip
+        top, left = int(y * (image.shape[1] - height + 1)), int(x * (image.shape[2] - width + 1))
+        place.copy_(image[:, top : top + height, left : left + width])
+    return out.copy_(out.flip(-1)) if spec.flip and mirror < 0.5 else out
+
+
+def normalize_clips(clips: torch.Tensor, model_or_spec: Any) -> torch.Tensor:
+    """The training clips of a `VideoDataset`, normalised where they are: the last step, to be done on the device.
+
+        for batch in loader:
+            clips = normalize_clips(batch.clips.flatten(0, 1).to(device), model)  # (B, 3, T, H, W) -> (B, C, T, H, W)
+
+    What `clip_transform` does of itself: to [0, 1], to grey for a model of one channel, to BGR where the spec says so,
+    less the mean, by the standard deviation.
+
+    Args:
+        clips: `(..., 3, T, H, W) uint8`, RGB, on any device. Test views are normalised already.
+        model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
+
+    Returns:
+        `(..., C, T, H, W) float32` on the same device.
+
+    Raises:
+        TypeError: `clips` is no tensor.
+        ValueError: it is not as said, or the model takes neither 3 channels nor 1.
+    """
+    spec = clip_spec(model_or_spec)
+    _check_channels(spec)
+    expected = "a uint8 tensor (..., 3, T, H, W), the training clips of a VideoDataset"
+    if not isinstance(clips, torch.Tensor):
+        raise TypeError(f"clips are of type {type(clips).__name__}, expected {expected}")
+    if clips.dtype != torch.uint8 or clips.ndim < 4 or clips.shape[-4] != 3:
+        advice = (
+            "; test views and what clip_transform gives are normalised already" if clips.is_floating_point() else ""
+        )
+        raise ValueError(f"clips are {tuple(clips.shape)} {clips.dtype}, expected {expected}{advice}")
+    return _normalise(clips.movedim(-4, -3).float(), spec).movedim(-3, -4)
 
 
 def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
@@ -86,7 +148,9 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     if isinstance(frames, torch.Tensor):
         _check_frames(frames)
     images = _resize_all(frames, spec.size)
-    return _crop_and_normalise(images, _offsets(images, spec), spec)
+    clip = _normalise(images, spec).transpose(0, 1)  # once for all crops
+    height, width = spec.size
+    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in _offsets(images, spec)])
 
 
 def _check_channels(spec: ClipSpec) -> None:
@@ -106,8 +170,8 @@ def _check_frames(frames: torch.Tensor, ndim: int = 4) -> None:
         raise ValueError(f"{what} {tuple(frames.shape)} {frames.dtype}, expected {expected}")
 
 
-def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """T frames, each (H, W, C) uint8 -> (T, C, h, w), some at a time.
+def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """T frames, each (H, W, C) uint8 -> (T, C, h, w) float, some at a time.
 
     Not one by one: where frames are decoded as they are taken, the threads that resized one would wait for the next by
     spinning, on the cores that the decoder needs. Not all at once: floats of 96 large frames are gigabytes.
@@ -118,17 +182,17 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], short: in
         _check_frames(frame, 3)
         waiting.append(frame)
         if frame.numel() * len(waiting) >= _CHUNK_BYTES:
-            resized.append(_resize(torch.stack(waiting), size, short))
+            resized.append(_resize(torch.stack(waiting).float(), size))
             waiting.clear()
     if waiting:
-        resized.append(_resize(torch.stack(waiting), size, short))
+        resized.append(_resize(torch.stack(waiting).float(), size))
     if not resized:
         raise ValueError("got no frames, expected at least 1")
     return torch.cat(resized) if len(resized) > 1 else resized[0]
 
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
-    """(T, H, W, C) uint8 -> (T, C, h, w) float in 0..255 that covers `size` and, if larger, has the short side."""
+    """(T, H, W, C) -> (T, C, h, w) that covers `size` and, if larger, has the short side. Of bytes, torch rounds."""
     height, width = frames.shape[1:3]
     need_h = max(size[0], short) if height <= width else size[0]
     need_w = max(size[1], short) if width <= height else size[1]
@@ -137,7 +201,7 @@ def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torc
         h, w = need_h, width if need_h == height else max(need_w, math.floor(width / height * need_h))
     else:
         h, w = height if need_w == width else max(need_h, math.floor(height / width * need_w)), need_w
-    images = frames.permute(0, 3, 1, 2).float()  # channels-last in memory: interpolate takes it without a copy
+    images = frames.permute(0, 3, 1, 2)  # channels-last in memory: interpolate takes it without a copy
     if (h, w) != (height, width):
         images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
     return images
@@ -150,13 +214,12 @@ def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
     return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
 
 
-def _crop_and_normalise(images: torch.Tensor, offsets: list[tuple[int, int]], spec: ClipSpec) -> torch.Tensor:
-    """(T, C, h, w) in 0..255 -> (V, C, T, H, W) normalised."""
+def _normalise(images: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+    """(..., 3, H, W) float in 0..255, which it may change -> (..., C, H, W) normalised."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    clip = images if spec.in_chans == 3 else rgb_to_grayscale(images)
+    # Sent without waiting for the device, which is to be kept busy.
+    factor, less = (values.to(images.device, non_blocking=True) for values in (1 / (255 * std), mean / std))
+    images = images if spec.in_chans == 3 else rgb_to_grayscale(images)
     if spec.bgr:
-        clip = clip.flip(1)
-    clip.mul_(1 / (255 * std)).sub_(mean / std)  # (x / 255 - mean) / std; in place, and once for all crops
-    clip = clip.transpose(0, 1)
-    height, width = spec.size
-    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])
+        images = images.flip(-3)
+    return images.mul_(factor).sub_(less)  # (x / 255 - mean) / std

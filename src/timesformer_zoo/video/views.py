@@ -3,7 +3,6 @@
 Legend: V views, C channels, T frames, H W pixels.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import torch
 
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
+from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.transform import crop_views
 
 __all__ = ["gather_views", "load_views", "read_clip", "view_indices"]
 
-PathLike = str | os.PathLike[str]
-
 
 def read_clip(
-    path: PathLike,
+    path: Readable,
     model_or_spec: Any,
     *,
     clip: int = 0,
@@ -32,7 +30,7 @@ def read_clip(
 ) -> torch.Tensor:
     """The frames of one clip, as decoded: `(T, H, W, C) uint8`, RGB. Give them to `clip_transform`.
 
-    Args: see `frame_indices` and `Video`.
+    Args: see `frame_indices` and `open_video`.
 
     Raises:
         VideoReadError: the file can't be read, or not to the end of the clip.
@@ -54,7 +52,7 @@ def read_clip(
 
 
 def load_views(
-    path: PathLike,
+    path: Readable,
     model_or_spec: Any,
     clips: int | None = None,
     crops: int | None = None,
@@ -65,6 +63,7 @@ def load_views(
     """The test views of a video, ready for the model: `(clips * crops, C, T, H, W) float32`, a clip's crops together.
 
     Args:
+        path: see `open_video`.
         model_or_spec: a ClipSpec, or a model that `clip_spec` understands.
         clips, crops: how many along time and along the longer side; None: as the spec says.
         num_threads, isolated: see `Video`.
@@ -103,8 +102,9 @@ def gather_views(
     views = crop_views(_stream(video, union, keep_open), spec)
     position = {index: t for t, index in enumerate(union)}
     places = [[position[index] for index in clip] for clip in clips]
-    whole = list(range(len(union)))  # of a single clip, whose frames differ, nothing needs to be copied
-    return torch.cat([views if place == whole else views[:, :, place] for place in places])
+    if places == [list(range(len(union)))]:  # of a single clip, whose frames differ, nothing needs to be copied
+        return views
+    return torch.cat([views[:, :, place] for place in places])
 
 
 def _stream(video: Frames, indices: Sequence[int], keep_open: bool) -> Iterator[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -17,14 +18,17 @@ from urllib.request import Request, urlopen
 import torch
 
 from timesformer_zoo.errors import CheckpointError, DownloadError
+from timesformer_zoo.weights.checkpoint import is_page
 from timesformer_zoo.weights.faults import explained, network_errors
 from timesformer_zoo.weights.files import read_checkpoint
 from timesformer_zoo.weights.unwrap import unwrap
+from timesformer_zoo.writing import writing
 
-__all__ = ["hub_file", "patience", "published_weights"]
+__all__ = ["hub_file", "patience", "published_weights", "weights_file"]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
-_OPENMMLAB = re.compile(r"_\d{8}-([0-9a-f]{8})\.pth$")  # their files' names end in a date and the start of the sha256
+_SHA256 = re.compile(r"_(?:\d{8}|rgb)-([0-9a-f]{8})\.pth$")  # OpenMMLab's names end in the start of a hash
+_MD5 = re.compile(r"\.md5sum_([0-9a-f]{6})\.pth$")  # LaViLa's likewise
 
 
 def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = None) -> dict[str, torch.Tensor]:
@@ -50,8 +54,13 @@ def published_weights(config: Mapping[str, Any], cache_dir: str | Path | None = 
         return read_checkpoint(config["file"])
     if not source:
         raise CheckpointError(f"There are no weights for {name}; `timesformer-zoo list` shows which models have some.")
+    if is_page(source):
+        raise DownloadError(
+            f"{name} can't be downloaded by a program: fetch the file by hand from {source}, and load it with "
+            "timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=dict(file=PATH))"
+        )
     if config.get("hf_hub_id"):
-        path = _weights_of(source, config.get("hf_hub_filename"), cache_dir, name)
+        path = weights_file(source, config.get("hf_hub_filename"), cache_dir, name)
     else:
         path = _plain_file(source, cache_dir, name)
     try:
@@ -75,6 +84,7 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None, mo
 
     Raises:
         DownloadError: it can't be had, or was damaged on its way.
+        WriteError: the cache's disk is full, or may not be written to.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
@@ -84,7 +94,8 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None, mo
     cached = try_to_load_from_cache(repo_id, name, cache_dir, revision or None)
     if isinstance(cached, str) and re.fullmatch("[0-9a-f]{40}", revision):
         return Path(cached)  # of a commit, which never changes: nobody is asked
-    with _explained(model, repository, cache_dir):
+    # Outside: what the network does is explained first, and what is left is of the cache.
+    with writing(_cache(repository, cache_dir)), _explained(model, repository, cache_dir):
         try:
             latest = _ask(hf_hub_url(repo_id, name, revision=revision or None))
             if isinstance(cached, str) and latest in Path(cached).parts:
@@ -139,7 +150,14 @@ def _ask(url: str) -> str:
     return found.commit_hash or ""
 
 
-def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | None, model: str) -> Path:
+def weights_file(
+    repository: str, filename: str | None = None, cache_dir: str | Path | None = None, model: str | None = None
+) -> Path:
+    """The file of weights of a repository of the Hub: `filename`, or whichever it has. All else as `hub_file`.
+
+    Raises:
+        DownloadError: as `hub_file`; or there is no such file.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     repo_id, _, revision = repository.partition("@")
@@ -157,8 +175,8 @@ def _weights_of(repository: str, filename: str | None, cache_dir: str | Path | N
                 return Path(cached)
         raise
     raise DownloadError(
-        f"{model} could not be downloaded: {repository} has no {' or '.join(names)}. Check the name: a model has "
-        "config.json and one of them."
+        f"{model or repository} could not be downloaded: {repository} has no {' or '.join(names)}. "
+        "Check the name: a model has config.json and one of them."
     )
 
 
@@ -166,16 +184,34 @@ def _plain_file(url: str, cache_dir: str | Path | None, model: str) -> Path:
     """The file of an address, from torch's cache or downloaded to it."""
     path = _cache(url, cache_dir) / Path(urlparse(url).path).name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        announced = _OPENMMLAB.search(path.name)
+        announced = _SHA256.search(path.name)
         try:
-            with _explained(model, url, cache_dir):
+            with writing(path.parent), _explained(model, url, cache_dir):
+                path.parent.mkdir(parents=True, exist_ok=True)
                 # Without this, torch would wait for a server that says nothing for ever. One byte is enough.
                 urlopen(Request(url, headers={"Range": "bytes=0-0"}), timeout=patience()).close()
                 torch.hub.download_url_to_file(url, str(path), announced[1] if announced else None)
+            _check_md5(path)
         except RuntimeError as error:  # it has another hash; nothing was kept
             raise DownloadError(f"{url} was damaged on its way ({error}): load again to download it again.") from error
     return path
+
+
+def _check_md5(path: Path) -> None:
+    """Remove and refuse a file that is not what its name announces.
+
+    Raises:
+        RuntimeError: as torch says it of sha256.
+    """
+    if not (announced := _MD5.search(path.name)):
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    if not digest.hexdigest().startswith(announced[1]):
+        path.unlink()
+        raise RuntimeError(f'invalid hash value (expected md5 "{announced[1]}", got "{digest.hexdigest()}")')
 
 
 def _explained(model: str | None, source: str, cache_dir: str | Path | None) -> AbstractContextManager[None]:

@@ -18,9 +18,18 @@ from timesformer_zoo.weights.check import misfits, refuse_not_finite, refuse_oth
 from timesformer_zoo.weights.formats import NATIVE, Format, detect
 from timesformer_zoo.weights.inflate import inflate, refuse_inexpressible
 from timesformer_zoo.weights.sizes import PATCHES, fit_sizes
+from timesformer_zoo.weights.state import Weights, in_words
 from timesformer_zoo.weights.unwrap import unwrap
 
-__all__ = ["check_mode", "checkpoint_filter_fn", "fill", "fit_state_dict", "flip_input_channels", "init_from_vit"]
+__all__ = [
+    "check_function",
+    "check_mode",
+    "checkpoint_filter_fn",
+    "fill",
+    "fit_state_dict",
+    "flip_input_channels",
+    "init_from_vit",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -34,11 +43,12 @@ def checkpoint_filter_fn(
     bgr: bool | None = None,
     source_grid: tuple[int, int] | None = None,
     new_head: bool = True,
-) -> dict[str, torch.Tensor]:
+) -> Weights:
     """Weights of any known format as a complete state dict for this model.
 
-    Formats: native, transformers, mmaction2, the authors', and timm's image ViTs, which are inflated. Wrappers
-    (`model_state`, `module.`, EMA …) come off. Embeddings are resampled to the model's img_size, num_frames (by its
+    Formats: native, transformers, mmaction2, the authors', those of encoders inside other models (LaViLa, EgoVLP, SVT
+    …, see `weights.formats`), and timm's image ViTs, which are inflated. Wrappers (`model_state`, `teacher`,
+    `module.`, EMA …) come off. Embeddings are resampled to the model's img_size, num_frames (by its
     time_interpolation) and patch_size, the patch embedding is adapted to in_chans as timm does it; at the weights'
     own size nothing changes. The attention mode is the model's, and the weights must be able to be of it.
 
@@ -53,16 +63,22 @@ def checkpoint_filter_fn(
         new_head: where the weights' head is for another number of classes, or there is none, the model's own stays as
             it is, to be trained. Off: that is an error, too, but for an image ViT's.
 
+    Returns:
+        Native keys and tensors. Its `left_out` names what the file has beside the video model: text towers,
+        projections, another head.
+
     Raises:
-        CheckpointError: the format is unknown, or another attention mode's, or a key is unknown, missing, of another
-            shape, or no dense weight of floating point.
+        CheckpointError: the format is unknown, or another attention mode's, or of a model with another activation or
+            norm's epsilon, or a key is unknown, missing, of another shape, or no dense weight of floating point.
     """
     state_dict = unwrap(state_dict)
     form, own = detect(state_dict), model.state_dict()
     weights = _converted(state_dict, form, model, own, bgr=bgr, source_grid=source_grid)
     if (new_head or form.inflates) and _other_head(weights, own, model, form):
-        weights = {key: value for key, value in weights.items() if not key.startswith(_HEAD)}
+        theirs = [key for key in weights if key.startswith(_HEAD)]
+        weights = Weights({key: value for key, value in weights.items() if key not in theirs}, weights.left_out)
         weights |= {key: value for key, value in own.items() if key.startswith(_HEAD)}
+        weights.left_out += tuple(theirs)
     _refuse_misfits(weights, own, model, form)
     return weights
 
@@ -84,7 +100,8 @@ def fit_state_dict(model: TimeSformer, state_dict: Mapping[str, Any], strict: bo
     if not isinstance(state_dict, Mapping):
         return state_dict  # a TypeError of torch's
     own = model.state_dict()
-    weights, form = state_dict, NATIVE
+    weights: Mapping[str, Any] = state_dict
+    form = NATIVE
     if any(key not in own or shape_of(value) != shape_of(own[key]) for key, value in state_dict.items()):
         try:
             unwrapped = unwrap(state_dict)
@@ -144,6 +161,30 @@ def check_mode(state_dict: Mapping[str, torch.Tensor], form: Format, mode: Atten
         )
     if mode not in form.tables:
         raise CheckpointError(f"{form.name} format has {', '.join(form.tables)} attention, the model has {mode}")
+
+
+def check_function(form: Format, model: TimeSformer) -> None:
+    """Refuse weights for a model that would compute another function with them, which their shapes do not show.
+
+    Args:
+        form: of the state dict.
+        model: the model it is for.
+
+    Raises:
+        CheckpointError: naming the arguments to build the model with.
+    """
+    own = dict(model.model_args)
+    if own.get("pre_norm_eps") is None:
+        own["pre_norm_eps"] = own.get("norm_eps")
+    if other := {name: value for name, value in form.function.items() if own.get(name) != value}:
+        raise CheckpointError(
+            f"the weights ({form.name} format) are of a model with {_arguments(other)}, the model has "
+            f"{_arguments({name: own.get(name) for name in other})}: build it with the former"
+        )
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def flip_input_channels(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -220,9 +261,11 @@ def _converted(
     bgr: bool | None = None,
     source_grid: tuple[int, int] | None = None,
     strict: bool = True,
-) -> dict[str, torch.Tensor]:
+) -> Weights:
     """Native names and the model's sizes; keys may still be missing or unexpected, and the head another."""
     on_meta = model.pos_embed.is_meta
+    left_out: tuple[str, ...] = getattr(state_dict, "left_out", ())
+    weights: dict[str, torch.Tensor]
     if form.inflates:
         (mode,) = form.tables
         weights = form.to_native(refuse_inexpressible(state_dict), mode, strict)
@@ -230,11 +273,20 @@ def _converted(
         weights = inflate(weights, model, source_grid)
     else:
         check_mode(state_dict, form, model.attention)
+        check_function(form, model)
         weights = form.to_native(state_dict, model.attention, strict)
+        left_out = weights.left_out
         refuse_other_kinds({key: value for key, value in weights.items() if _is_weight(own.get(key))}, on_meta)
+        for key in form.zeros:
+            if key in own:
+                weights.setdefault(key, torch.zeros_like(own[key]))
         if form is not NATIVE and (model.bgr if bgr is None else bgr):
             weights = flip_input_channels(weights)
-    return weights | fit_sizes(weights, model, source_grid, native=form is NATIVE)
+        if left_out:
+            _logger.info(
+                "Left out of the %s file, as they are not of the video model: %s", form.name, in_words(left_out)
+            )
+    return Weights(weights | fit_sizes(weights, model, source_grid, native=form is NATIVE), left_out)
 
 
 def _is_weight(own: Any) -> bool:

@@ -1,102 +1,28 @@
-"""The formats of the projects that publish TimeSformers: whose names a state dict has, each a table of keys.
+"""The formats of the projects that publish TimeSformers: whose names a state dict has, each an entry of data.
 
-In a table, `{i}` is a block's index, `{p}` weight or bias, `{last}` the mode's last attention step, `[…]` a
-prefix that some files leave out (and that the inverse writes).
+`FORMATS` are those of whole models, read and written. `ENCODERS` are those of projects that keep a TimeSformer, or a
+near relative, beside other networks (a text tower, projections); they are read, and what else is there is left out.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.model.attention import AttentionMode
+from timesformer_zoo.model.embedding import TimeInterpolation
+from timesformer_zoo.weights import keys
+from timesformer_zoo.weights.keys import after
+from timesformer_zoo.weights.state import Weights
 
-__all__ = ["FORMATS", "IMAGE_VIT", "NATIVE", "Format", "detect", "find_format", "from_native", "some_keys"]
-
-# The authors' code and timm's image ViT share these names; one has an optional prefix, the other none.
-_VIT_NAMES = {
-    "cls_token": "cls_token",
-    "pos_embed": "pos_embed",
-    "patch_embed.proj.{p}": "patch_embed.proj.{p}",
-    "blocks.{i}.norm1.{p}": "blocks.{i}.steps.{last}.norm.{p}",
-    "blocks.{i}.attn.qkv.{p}": "blocks.{i}.steps.{last}.qkv.{p}",
-    "blocks.{i}.attn.proj.{p}": "blocks.{i}.steps.{last}.proj.{p}",
-    "blocks.{i}.norm2.{p}": "blocks.{i}.norm.{p}",
-    "blocks.{i}.mlp.fc1.{p}": "blocks.{i}.mlp.fc1.{p}",
-    "blocks.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.fc2.{p}",
-    "norm.{p}": "norm.{p}",
-    "head.{p}": "head.{p}",
-}
-
-# Without their prefix, the authors' space-only models have an image ViT's keys, and mean the same.
-_AUTHORS_SPACE_ONLY = {f"model.{theirs}": ours for theirs, ours in _VIT_NAMES.items()}
-_AUTHORS = {f"[model.]{theirs}": ours for theirs, ours in _VIT_NAMES.items()} | {
-    "[model.]time_embed": "time_embed",
-    "[model.]blocks.{i}.temporal_norm1.{p}": "blocks.{i}.steps.time.norm.{p}",
-    "[model.]blocks.{i}.temporal_attn.qkv.{p}": "blocks.{i}.steps.time.qkv.{p}",
-    "[model.]blocks.{i}.temporal_attn.proj.{p}": "blocks.{i}.steps.time.proj.{p}",
-    "[model.]blocks.{i}.temporal_fc.{p}": "blocks.{i}.steps.time.fc.{p}",
-}
-
-_TRANSFORMERS = {
-    "[timesformer.]embeddings.cls_token": "cls_token",
-    "[timesformer.]embeddings.position_embeddings": "pos_embed",
-    "[timesformer.]embeddings.time_embeddings": "time_embed",
-    "[timesformer.]embeddings.patch_embeddings.projection.{p}": "patch_embed.proj.{p}",
-    "[timesformer.]encoder.layer.{i}.temporal_layernorm.{p}": "blocks.{i}.steps.time.norm.{p}",
-    "[timesformer.]encoder.layer.{i}.temporal_attention.attention.qkv.{p}": "blocks.{i}.steps.time.qkv.{p}",
-    "[timesformer.]encoder.layer.{i}.temporal_attention.output.dense.{p}": "blocks.{i}.steps.time.proj.{p}",
-    "[timesformer.]encoder.layer.{i}.temporal_dense.{p}": "blocks.{i}.steps.time.fc.{p}",
-    "[timesformer.]encoder.layer.{i}.layernorm_before.{p}": "blocks.{i}.steps.{last}.norm.{p}",
-    "[timesformer.]encoder.layer.{i}.attention.attention.qkv.{p}": "blocks.{i}.steps.{last}.qkv.{p}",
-    "[timesformer.]encoder.layer.{i}.attention.output.dense.{p}": "blocks.{i}.steps.{last}.proj.{p}",
-    "[timesformer.]encoder.layer.{i}.layernorm_after.{p}": "blocks.{i}.norm.{p}",
-    "[timesformer.]encoder.layer.{i}.intermediate.dense.{p}": "blocks.{i}.mlp.fc1.{p}",
-    "[timesformer.]encoder.layer.{i}.output.dense.{p}": "blocks.{i}.mlp.fc2.{p}",
-    "[timesformer.]layernorm.{p}": "norm.{p}",
-    "classifier.{p}": "head.{p}",
-}
-
-_MMACTION2 = {
-    "backbone.cls_token": "cls_token",
-    "backbone.pos_embed": "pos_embed",
-    "backbone.time_embed": "time_embed",
-    "backbone.patch_embed.projection.{p}": "patch_embed.proj.{p}",
-    "backbone.transformer_layers.layers.{i}.ffns.0.layers.0.0.{p}": "blocks.{i}.mlp.fc1.{p}",
-    "backbone.transformer_layers.layers.{i}.ffns.0.layers.1.{p}": "blocks.{i}.mlp.fc2.{p}",
-    "backbone.norm.{p}": "norm.{p}",
-    "cls_head.fc_cls.{p}": "head.{p}",
-}
-
-# mmaction2 keeps the norms inside the attentions in divided models, and beside them in the others.
-_MMACTION2_DIVIDED = _MMACTION2 | {
-    "backbone.transformer_layers.layers.{i}.attentions.0.norm.{p}": "blocks.{i}.steps.time.norm.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.0.attn.in_proj_{p}": "blocks.{i}.steps.time.qkv.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.0.attn.out_proj.{p}": "blocks.{i}.steps.time.proj.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.0.temporal_fc.{p}": "blocks.{i}.steps.time.fc.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.1.norm.{p}": "blocks.{i}.steps.{last}.norm.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.1.attn.in_proj_{p}": "blocks.{i}.steps.{last}.qkv.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.1.attn.out_proj.{p}": "blocks.{i}.steps.{last}.proj.{p}",
-    "backbone.transformer_layers.layers.{i}.ffns.0.norm.{p}": "blocks.{i}.norm.{p}",
-}
-_MMACTION2_SINGLE = _MMACTION2 | {
-    "backbone.transformer_layers.layers.{i}.norms.0.{p}": "blocks.{i}.steps.{last}.norm.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.0.attn.in_proj_{p}": "blocks.{i}.steps.{last}.qkv.{p}",
-    "backbone.transformer_layers.layers.{i}.attentions.0.attn.out_proj.{p}": "blocks.{i}.steps.{last}.proj.{p}",
-    "backbone.transformer_layers.layers.{i}.norms.1.{p}": "blocks.{i}.norm.{p}",
-}
-
-# What an image ViT may have beyond the space-only model; inflation folds it in or says that it cannot.
-_IMAGE_VIT_NAMES = _VIT_NAMES | {
-    "norm_pre.{p}": "norm_pre.{p}",  # CLIP
-    "blocks.{i}.ls1.gamma": "blocks.{i}.ls1.gamma",  # DINOv2, DeiT III
-    "blocks.{i}.ls2.gamma": "blocks.{i}.ls2.gamma",
-}
+__all__ = ["ENCODERS", "FORMATS", "IMAGE_VIT", "NATIVE", "Format", "detect", "find_format", "from_native", "some_keys"]
 
 _NATIVE_NAMES = {"{any}": "{any}"}
 
@@ -108,9 +34,23 @@ class Format:
     """How one project names parameters, in each attention mode that it has."""
 
     name: str  # as error messages call it
-    marker: str  # a regular expression, which matches the start of some key of every state dict of this format
+    marker: str | tuple[str, ...]  # regular expressions: each matches the start of some key of every such state dict
     tables: Mapping[AttentionMode, Mapping[str, str]]  # mode -> their key -> ours
     inflates: bool = False  # an image model, which can start a model of any mode
+    others: tuple[str, ...] = ()  # starts of keys that are known and not the video model's, regular expressions
+    values: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
+    """Our keys, as regular expressions, and what makes our value of theirs."""
+    zeros: tuple[str, ...] = ()  # our keys that mean zero where they are not there
+    function: Mapping[str, Any] = field(default_factory=dict)
+    """The model's arguments without which the same weights are another function, where keys can't tell."""
+    time_interpolation: TimeInterpolation | None = (
+        None  # how that project takes another number of frames, where not as we do
+    )
+
+    def marks(self, keys: Iterable[str]) -> bool:
+        """Whether a state dict with these keys is of this format, in some mode."""
+        markers = (self.marker,) if isinstance(self.marker, str) else self.marker
+        return all(any(re.match(marker, key) for key in keys) for marker in markers)
 
     def modes(self, keys: Iterable[str]) -> list[AttentionMode]:
         """The modes that a state dict with these keys can be of: modes that differ in order alone have the same keys.
@@ -124,28 +64,37 @@ class Format:
         """Whether a state dict with these keys can be of this mode; it may lack some keys of it."""
         if mode not in self.tables:
             return False
-        renamed, unknown = _rename(keys, self._rows(mode))
+        renamed, unknown = _rename(filter(self._ours, keys), self._rows(mode))
         return not unknown and _can_be(set(renamed.values()), mode)
 
-    def to_native(
-        self, state_dict: Mapping[str, torch.Tensor], mode: AttentionMode, strict: bool = True
-    ) -> dict[str, torch.Tensor]:
-        """Rename every key to the native one; the tensors are the same objects.
+    def to_native(self, state_dict: Mapping[str, torch.Tensor], mode: AttentionMode, strict: bool = True) -> Weights:
+        """Rename every key to the native one; the tensors are the same objects, but for those that `values` changes.
 
         Args:
             state_dict: unwrapped.
             mode: one of `tables`.
             strict: unknown keys are an error; else they stay as they are.
 
+        Returns:
+            The weights, which name in `left_out` what the file holds beside them.
+
         Raises:
             CheckpointError: a key is not of this format, or two keys mean the same parameter.
         """
-        return _renamed(state_dict, self._rows(mode), f"{self.name} format", strict)
+        ours = {key: value for key, value in state_dict.items() if self._ours(key)}
+        native = _renamed(ours, self._rows(mode), f"{self.name} format", strict)
+        for pattern, make in self.values.items():
+            native |= {key: make(value) for key, value in native.items() if re.fullmatch(pattern, key)}
+        left_out = [key for key in state_dict if key not in ours]
+        return Weights(native, [*getattr(state_dict, "left_out", ()), *left_out])
 
     def from_native(self, state_dict: Mapping[str, torch.Tensor], mode: AttentionMode) -> dict[str, torch.Tensor]:
         """The inverse of `to_native`; optional prefixes are written."""
         rows = [(ours, theirs.replace("[", "").replace("]", "")) for theirs, ours in self._rows(mode)]
         return _renamed(state_dict, rows, f"native format that {self.name} can express ({mode} attention)")
+
+    def _ours(self, key: str) -> bool:
+        return not any(re.match(other, key) for other in self.others)
 
     def _rows(self, mode: AttentionMode) -> list[tuple[str, str]]:
         """The table's (their key, our key) patterns, with `{last}` filled in."""
@@ -154,13 +103,16 @@ class Format:
 
 
 def _can_be(native_keys: set[str], mode: AttentionMode) -> bool:
-    """Whether native keys name the steps of a mode, no `fc` of its last step, and a time embedding if it has one."""
+    """Whether native keys name the steps of a mode, no `fc` that it has not, and a time embedding if it has one.
+
+    A fused model has none: the keys of a fused divided one are those of a frozen one.
+    """
     found = [re.match(r"blocks\.\d+\.steps\.(\w+)\.(\w+)", key) for key in native_keys]
     steps = {key[1] for key in found if key}
     joined = {key[1] for key in found if key and key[2] == "fc"}
     return (
         steps == {step.name for step in mode.steps}
-        and mode.steps[-1].name not in joined
+        and joined <= {step.name for step in mode.steps[:-1] if step.linear}
         and ("time_embed" in native_keys) != mode.per_frame
     )
 
@@ -199,9 +151,10 @@ def _pattern(key: str) -> re.Pattern[str]:
 
 
 _DIVIDED, _JOINT, _SPACE = AttentionMode("divided"), AttentionMode("joint"), AttentionMode("space_only")
+_FROZEN = AttentionMode("frozen")
 
 NATIVE = Format("native", r"blocks\.\d+\.steps\.", dict.fromkeys(AttentionMode, _NATIVE_NAMES))
-IMAGE_VIT = Format("timm image ViT", r"blocks\.\d+\.attn\.", {_SPACE: _IMAGE_VIT_NAMES}, inflates=True)
+IMAGE_VIT = Format("timm image ViT", r"blocks\.\d+\.attn\.", {_SPACE: keys.IMAGE_VIT}, inflates=True)
 
 # The first whose marker matches counts, so the particular comes before the general.
 FORMATS: tuple[Format, ...] = (
@@ -209,26 +162,135 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "transformers",
         r"(timesformer\.)?encoder\.layer\.\d+\.",
-        {_DIVIDED: _TRANSFORMERS, _JOINT: _TRANSFORMERS, _SPACE: _TRANSFORMERS},
+        {_DIVIDED: keys.TRANSFORMERS, _JOINT: keys.TRANSFORMERS, _SPACE: keys.TRANSFORMERS},
     ),
     Format(
         "mmaction2",
         r"backbone\.transformer_layers\.",
-        {_DIVIDED: _MMACTION2_DIVIDED, _JOINT: _MMACTION2_SINGLE, _SPACE: _MMACTION2_SINGLE},
+        {_DIVIDED: keys.MMACTION2_DIVIDED, _JOINT: keys.MMACTION2_SINGLE, _SPACE: keys.MMACTION2_SINGLE},
     ),
     Format(
         "the authors'",
         r"model\.blocks\.\d+\.(temporal_)?attn\.|blocks\.\d+\.temporal_|time_embed$",
-        {_DIVIDED: _AUTHORS, _JOINT: _AUTHORS, _SPACE: _AUTHORS_SPACE_ONLY},
+        {_DIVIDED: keys.AUTHORS, _JOINT: keys.AUTHORS, _SPACE: keys.AUTHORS_SPACE_ONLY},
     ),
     IMAGE_VIT,
 )
 
 
+def _batched(tensor: torch.Tensor) -> torch.Tensor:
+    """(D) or (N, D), as CLIP keeps its embeddings, to (1, N, D)."""
+    return tensor.reshape(1, -1, tensor.shape[-1]) if tensor.ndim in (1, 2) else tensor
+
+
+def _patches(tensor: torch.Tensor) -> torch.Tensor:
+    """A patch convolution over RGB as a matrix (D, 3·p·p), or with a time axis of 1 (D, 3, 1, p, p): (D, 3, p, p)."""
+    if tensor.ndim == 5 and tensor.shape[2] == 1:
+        return tensor.squeeze(2)
+    side = math.isqrt(tensor.shape[-1] // 3)
+    return tensor.reshape(-1, 3, side, side) if tensor.ndim == 2 and tensor.shape[1] == 3 * side**2 else tensor
+
+
+def _transposed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.mT.contiguous() if tensor.ndim == 2 else tensor
+
+
+_CLIP_VALUES = {"(cls_token|pos_embed|time_embed)": _batched, r"patch_embed\.proj\.weight": _patches}
+_NO_PATCH_BIAS = ("patch_embed.proj.bias",)
+
+_PLAIN: dict[str, Any] = dict(act_layer="gelu", norm_eps=1e-6)
+_FROZEN_OTHERS = (r"(text_model|txt_proj|vid_proj)\.",)
+_LAVILA: dict[str, Any] = dict(
+    tables={
+        _FROZEN: after("visual.", keys.FROZEN)
+        # Of three heads, the last is that of actions; before it come verbs and nouns.
+        | {"fc_cls.{p}": "head.{p}", "fc_cls.2.{p}": "head.{p}"}
+    },
+    others=(r"fc_cls\.[01]\.", r"(transformer|token_embedding|ln_final|textual)\.", "positional_embedding$",
+            "(text|image)_projection", "logit_scale$"),
+    time_interpolation="first",
+)  # fmt: skip
+
+ENCODERS: tuple[Format, ...] = (
+    Format(
+        "LaViLa",
+        (r"visual\.ln_pre\.", r"visual\.blocks\.\d+\.timeattn\."),
+        zeros=_NO_PATCH_BIAS,
+        function=dict(act_layer="quick_gelu", norm_eps=1e-6, pre_norm_eps=1e-5),
+        **_LAVILA,
+    ),
+    Format("LaViLa's EgoVLP", r"visual\.blocks\.\d+\.timeattn\.", function=_PLAIN, **_LAVILA),
+    Format(
+        "EgoVLPv2",
+        (r"video_model\.blocks\.\d+\.timeattn\.", r"video_model\.blocks\.\d+\.attn\.qkv_i2t\."),
+        {_FROZEN: after("video_model.", keys.FROZEN)},
+        # What the text asks the video in the later blocks, and at the top a class token and a norm of both together.
+        others=(*_FROZEN_OTHERS, r"video_model\.blocks\.\d+\.attn\.\w*i2t", "cls_token$", r"norm\.",
+                r"cross_modal_", r"(mlm|itm)_score\.", "logit_scale$"),
+        function=dict(act_layer="gelu", norm_eps=1e-5),
+        time_interpolation="first_aligned",
+    ),
+    Format(
+        "Frozen-in-Time",  # EgoVLP, HierVL
+        r"video_model\.blocks\.\d+\.timeattn\.",
+        {_FROZEN: after("video_model.", keys.FROZEN)},
+        others=(*_FROZEN_OTHERS, r"aggregation\.", r"head_(ht100m|epic_kitchens)\w*\."),
+        function=_PLAIN,
+        time_interpolation="first",
+    ),
+    Format(
+        "Paddle",
+        (r"backbone\.blocks\.\d+\.attn\.", r"head\.fc\."),
+        {_DIVIDED: after("backbone.", keys.AUTHORS, "[model.]") | {"head.fc.{p}": "head.{p}"}},
+        values={r"(blocks\.\d+\..*(qkv|proj|fc|fc1|fc2)|head)\.weight": _transposed},
+    ),
+    Format(
+        "SVT",
+        r"backbone\.blocks\.\d+\.(temporal_)?attn\.",
+        {_DIVIDED: after("backbone.", keys.AUTHORS, "[model.]")},
+        others=(r"head\.(mlp|last_layer)\.",),
+        time_interpolation="nearest",
+    ),
+    Format(
+        "ALPRO",
+        r"visual_encoder\.model\.blocks\.",
+        {_DIVIDED: after("visual_encoder.model.", keys.AUTHORS, "[model.]")},
+        # The head was never trained; the prompter is a second, complete encoder.
+        others=(r"visual_encoder\.model\.head\.", r"prompter\.", r"(text_encoder|text_proj|vision_proj|classifier)\.",
+                r"(itm|mpm)_head\.", "temp$"),
+        time_interpolation="nearest",
+    ),
+    Format(
+        "AVION",
+        (r"visual\.transformer\.resblocks\.", r"visual\.temporal_embedding$"),
+        {_JOINT: after("visual.", keys.CLIP_TOWER) | {"fc_cls.{p}": "head.{p}"}},
+        others=(r"textual\.", "logit_scale$", r"visual\.image_projection$"),
+        values=_CLIP_VALUES,
+        zeros=_NO_PATCH_BIAS,
+        function=dict(act_layer="gelu", norm_eps=1e-6, pre_norm_eps=1e-6),
+    ),
+    Format(
+        "ViCLIP",
+        r"vision_encoder\.temporal_positional_embedding$",
+        {_JOINT: after("vision_encoder.", keys.CLIP_TOWER)},
+        others=(r"text_encoder\.", "temp$", r"vision_encoder\.proj$"),
+        values=_CLIP_VALUES,
+        zeros=_NO_PATCH_BIAS,
+        function=dict(act_layer="quick_gelu", norm_eps=1e-5, pre_norm_eps=1e-5),
+    ),
+    Format(
+        "VisionEncoderDecoder",  # transformers', of SpaceTimeGPT
+        r"encoder\.encoder\.layer\.\d+\.",
+        dict.fromkeys((_DIVIDED, _JOINT, _SPACE), after("encoder.", keys.TRANSFORMERS, "[timesformer.]")),
+        others=(r"decoder\.", r"enc_to_dec_proj\."),
+    ),
+)  # fmt: skip
+
+
 def find_format(keys: Iterable[str]) -> Format | None:
     """The format of an unwrapped state dict with these keys; None if it is of none that is known."""
     keys = list(keys)
-    return next((form for form in FORMATS if any(re.match(form.marker, key) for key in keys)), None)
+    return next((form for form in (*ENCODERS, *FORMATS) if form.marks(keys)), None)
 
 
 def detect(state_dict: Mapping[str, torch.Tensor]) -> Format:
@@ -241,7 +303,7 @@ def detect(state_dict: Mapping[str, torch.Tensor]) -> Format:
         return form
     raise CheckpointError(
         f"no known format has these {len(state_dict)} keys: {some_keys(list(state_dict))}. Expected one of: "
-        f"{', '.join(form.name for form in FORMATS)}. "
+        f"{', '.join(form.name for form in (*FORMATS, *ENCODERS))}. "
         "Rename the keys to one of these formats, or pass the part of the file that holds the model"
     )
 

@@ -6,7 +6,6 @@ Legend: T frames, D width, N patches.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -63,6 +62,7 @@ def inflate(
 
     Every attention step of a block starts as a copy of the ViT's attention and its norm; the `fc` after each step
     but the last, and the time embedding, start at zero: so the model starts as the ViT does with its last step alone.
+    Where a mode has no such layer, the step's projection starts at zero.
     Layer scale is folded into the projection before it, which changes nothing in the result.
 
     Args:
@@ -88,8 +88,10 @@ def inflate(
         for step in model.attention.steps:
             # Copies, so that no two parameters share memory when a state dict is assigned and not copied.
             inflated[key.replace(".steps.space.", f".steps.{step.name}.")] = weights[key].clone()
+    zero = [step.starts_at_zero() for step in model.attention_steps()]
+    names = {name for name, module in model.named_modules() if any(module is layer for layer in zero)}
     for key, parameter in expected.items():
-        if key == "time_embed" or re.fullmatch(r"blocks\.\d+\.steps\.\w+\.fc\.(weight|bias)", key):
+        if key == "time_embed" or key.rpartition(".")[0] in names:
             inflated[key] = torch.zeros_like(parameter, device="cpu")
     return inflated
 

@@ -1,7 +1,7 @@
 """Every published checkpoint: where it is, under which licence, and how its clips were sampled.
 
 One entry a checkpoint; timm's configs, the model's defaults, its clips and labels, and the lists shown to users are
-derived from it. To add one, add an entry to `CHECKPOINTS`.
+derived from it. To add one, add an entry to `CHECKPOINTS`, or for another project's encoder to `FAMILIES`.
 
 Sources: the authors' model zoo (commit a5ef29a) for K400, K600 and SSv2 and their reported accuracy; mmaction2's model
 zoo for its own; the paper (arXiv 2102.05095), Table 1, section 4, for sampling.
@@ -9,42 +9,15 @@ zoo for its own; the paper (arXiv 2102.05095), Table 1, section 4, for sampling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from timesformer_zoo.labels import label_set
+from timesformer_zoo.weights.checkpoint import PAPER, Checkpoint, timm_config
+from timesformer_zoo.weights.families import FAMILIES
 
 __all__ = ["CHECKPOINTS", "PAPER", "Checkpoint", "timm_config"]
 
-PAPER = "arXiv:2102.05095"
 ASSETS = files("timesformer_zoo") / "assets"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """One set of weights of one model."""
-
-    source: dict[str, str]  # timm's field and its value: hf_hub_id, url or file; empty: no weights exist
-    license: str
-    description: str
-    origin: str = ""  # page of the publisher, where it is not the repository's
-    num_frames: int
-    img_size: int
-    num_params: int
-    labels: str | None = None  # a file of assets/labels/, or None where the head is new
-    clip: dict[str, Any] = field(default_factory=dict)  # how clips are sampled: fields of ClipSpec
-    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
-    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
-    top1: float | None = None  # as reported by the publisher, %
-    top5: float | None = None
-    bgr: bool = False  # trained on BGR frames; reversed on load, so that the model takes RGB
-    image: bool = False  # an image ViT, inflated: no video was seen, and the head is new
-
-    @property
-    def num_classes(self) -> int:
-        """Of the head: one a label; of a new head 400, until another number is asked for."""
-        return len(label_set(self.labels)) if self.labels else 400
 
 
 # The paper's three models: every which frame is seen, at 30 a second, and what the short side is scaled to in training
@@ -153,6 +126,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_l_divided.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
     "timesformer_l_local_global.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=121_633_936),
     "timesformer_l_axial.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=157_087_888),
+    "timesformer_base_frozen.in21k": Checkpoint(**IMAGE_VIT, **BASE, num_params=114_479_248),
+    "timesformer_hr_frozen.in21k": Checkpoint(**IMAGE_VIT, **HR, num_params=114_936_976),
+    "timesformer_l_frozen.in21k": Checkpoint(**IMAGE_VIT, **L, num_params=114_546_832),
     "timesformer_tiny_divided.camera_motion": Checkpoint(
         source={"file": str(ASSETS / "weights" / "timesformer_tiny_divided.camera_motion.safetensors")},
         license="apache-2.0", origin="examples/camera_motion/README.md",
@@ -163,27 +139,8 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "timesformer_tiny_joint.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=1_653_840),
     "timesformer_tiny_local_global.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_299_440),
     "timesformer_tiny_axial.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_945_040),
+    "timesformer_tiny_frozen.untrained": Checkpoint(**UNTRAINED, **TINY, num_params=2_170_640),
+    **FAMILIES,
 }
 # fmt: on
 """Model name with tag -> checkpoint. A model's first entry is what `pretrained=True` loads without a tag."""
-
-
-def timm_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint as timm's pretrained config."""
-    repository = checkpoint.source.get("hf_hub_id")
-    return dict(
-        **checkpoint.source,
-        input_size=(3, checkpoint.img_size, checkpoint.img_size),
-        fixed_input_size=True,
-        interpolation="bilinear",
-        crop_pct=1.0,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        num_classes=checkpoint.num_classes,
-        first_conv="patch_embed.proj",
-        classifier="head",
-        license=checkpoint.license,
-        description=checkpoint.description,
-        origin_url=checkpoint.origin or (f"https://huggingface.co/{repository}" if repository else None),
-        paper_ids=PAPER,
-    )

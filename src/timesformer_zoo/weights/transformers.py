@@ -30,6 +30,8 @@ _ARGUMENTS: dict[str, tuple[str, Any]] = {
     "num_attention_heads": ("num_heads", 12),
     "qkv_bias": ("qkv_bias", True),
 }
+# `ClipSpec.task` -> transformers' name of that kind of target; without one it takes classes
+_PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
 # What TimeSformer has fixed: field -> the one value that it can express
 _FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 
@@ -92,6 +94,8 @@ def to_transformers(
         "label2id": {name: index for index, name in enumerate(names)},
         **_FIXED,
     }
+    if problem := _PROBLEMS.get((model.clip or {}).get("task", "")):
+        config["problem_type"] = problem
     return config, from_native(weights, "transformers", model.attention)
 
 
@@ -115,4 +119,7 @@ def from_transformers_config(config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {ours: config.get(theirs, default) for theirs, (ours, default) in _ARGUMENTS.items()}
     arguments["mlp_ratio"] = config.get("intermediate_size", 3072) / arguments["embed_dim"]
     arguments["num_classes"] = len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
+    for task, problem in _PROBLEMS.items():
+        if config.get("problem_type") == problem:
+            arguments["clip"] = {"task": task}
     return arguments

@@ -9,33 +9,42 @@ import torch
 
 from timesformer_zoo.errors import CheckpointError
 from timesformer_zoo.weights.formats import find_format, some_keys
+from timesformer_zoo.weights.state import Weights
 
 __all__ = ["unwrap"]
 
-# Averaged weights first, as timm does.
-_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "model_state", "model_state_dict", "state_dict",
-             "model", "module")  # fmt: skip
+# Averaged weights first, as timm does. Endo-FM's fine-tuned files have the encoder beside a `state_dict` of the head
+# alone. Of a teacher and its student, SVT's own evaluation takes the teacher.
+_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "backbone_state_dict", "model_state",
+             "model_state_dict", "state_dict", "model", "module", "teacher", "student")  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and the like; torch.compile
-_COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
+# Beside the weights: a counter of torch.optim.swa_utils.AveragedModel; names that paddle.save adds.
+_NO_WEIGHTS = ("n_averaged", "StructuredToParameterName@@")
 
 
-def unwrap(content: Any) -> dict[str, torch.Tensor]:
+def unwrap(content: Any) -> Weights:
     """A file's content down to its state dict, whatever the training script wrapped it in.
 
     Takes off, in any nesting, dict entries (`model`, `state_dict`, `model_state`, EMA variants, which come first
     as in timm) and key prefixes (`module.`, `_orig_mod.`, and a `model.` that does not belong to the format).
 
+    Returns:
+        The state dict; its `left_out` names other weights that the file has ("student"), and what is no weight.
+
     Raises:
         CheckpointError: what is inside is not a dict of tensors.
     """
+    left_out = [*getattr(content, "left_out", ())]
     while isinstance(content, Mapping):
-        inner = [content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+        inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
         if not inner:
             break
-        content = inner[0]
+        left_out += inner[1:]
+        content = content[inner[0]]
     state_dict = {}
     if isinstance(content, Mapping):
-        state_dict = {str(key): value for key, value in content.items() if key not in _COUNTERS}
+        left_out += [key for key in _NO_WEIGHTS if key in content]
+        state_dict = {str(key): value for key, value in content.items() if key not in _NO_WEIGHTS}
     if not state_dict:
         found = "an empty dict" if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(f"expected a dict of tensors, possibly wrapped in one of {_WRAPPERS}; got {found}")
@@ -45,5 +54,5 @@ def unwrap(content: Any) -> dict[str, torch.Tensor]:
     while any(stripped := [prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state_dict)]):
         state_dict = {key.removeprefix(stripped[0]): value for key, value in state_dict.items()}
     if all(key.startswith("model.") for key in state_dict) and find_format(state_dict) is None:
-        return unwrap({key.removeprefix("model."): value for key, value in state_dict.items()})
-    return state_dict
+        return unwrap(Weights({key.removeprefix("model."): value for key, value in state_dict.items()}, left_out))
+    return Weights(state_dict, left_out)
