@@ -2,10 +2,10 @@
 
     python benchmarks/training.py --write
 
-A step is forward, cross-entropy, backward and SGD. The activations' memory is the peak of forward and backward less
-weights, gradients and input, in a process of its own. "Checkpointing" is set_grad_checkpointing() here and
-gradient_checkpointing_enable() there; both recompute each block in the backward pass. First the logits and the gradient
-of the patch embedding are compared. bfloat16 is autocast's; the weights stay float32.
+A step is forward, cross-entropy, backward and SGD. The activations' memory is the peak of what torch's allocator has
+given out in forward and backward, less weights, gradients and input, in a process of its own. "Checkpointing" is
+set_grad_checkpointing() here and gradient_checkpointing_enable() there; both recompute each block in the backward pass.
+First the logits and the gradient of the patch embedding are compared. bfloat16 is autocast's; the weights stay float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from forward import asked
-from measuring import MIB, in_fresh_process, in_turns, ratio, working_memory
+from measuring import MIB, allocated_memory, in_fresh_process, in_turns, ratio
 from peers import Case, build, clip, largest_difference, warm_up
 from products import expected_seconds
 from results import Table, run
@@ -94,8 +94,8 @@ def memory(case: Case, who: str) -> int:
     if case.compiled:
         backward(model, x, autocast_of(case))
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter).fill_(1e-9)  # written to, so that it is in memory
-    return working_memory(lambda: backward(model, x, autocast_of(case)))
+        parameter.grad = torch.zeros_like(parameter)
+    return allocated_memory(lambda: backward(model, x, autocast_of(case)))
 
 
 def measure(row: Row, options: Namespace) -> Sequence[str]:

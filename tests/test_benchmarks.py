@@ -107,6 +107,17 @@ def test_working_memory_in_a_fresh_process() -> None:
     assert 63 < grown / measuring.MIB < 80  # the system counts pages in batches
 
 
+def test_allocated_memory_is_that_of_the_tensors_held_at_once() -> None:
+    def one_after_the_other() -> torch.Tensor:
+        first = torch.zeros(measuring.MIB)  # 4 MiB
+        both = first + 1
+        del first
+        return both * 2
+
+    assert measuring.allocated_memory(one_after_the_other) == 8 * measuring.MIB
+    assert measuring.allocated_memory(lambda: None) == 0
+
+
 def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
     file = tmp_path / "results.md"
     file.write_text("before\n<!-- begin t -->\nold\n<!-- end t -->\nafter\n")
