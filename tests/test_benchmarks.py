@@ -114,7 +114,8 @@ def test_allocated_memory_is_that_of_the_tensors_held_at_once() -> None:
         del first
         return both * 2
 
-    assert measuring.allocated_memory(one_after_the_other) == 8 * measuring.MIB
+    held = measuring.allocated_memory(one_after_the_other)
+    assert 8 * measuring.MIB <= held < 8 * measuring.MIB + 1000  # and the number 2
     assert measuring.allocated_memory(lambda: None) == 0
 
 
