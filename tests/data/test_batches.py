@@ -240,6 +240,9 @@ def damaged(folder, tmp_path):
 def test_fail_stops_at_a_damaged_video(damaged, workers):
     with pytest.raises(VideoReadError, match=r"empty.mp4: the file is empty") as caught:
         list(make_loader(VideoDataset(damaged, SPEC), [[0, 1]], workers=workers))
+    message = str(caught.value)
+    assert message.endswith('download or copy it again; on_error="skip" leaves it out')
+    assert "\n" not in message  # a worker's traceback
     traceback.clear_frames(caught.tb)  # they hold the loader, which takes 5 s to end its workers when it is found late
 
 

@@ -22,6 +22,7 @@ from timesformer_zoo import (
     TimeSformer,
     VideoDataset,
     VideoList,
+    VideoReadError,
     evaluate,
     find_lr,
     finetune,
@@ -291,6 +292,30 @@ def test_what_the_evaluation_would_refuse_is_refused_before_an_epoch(
     with pytest.raises(MissingVideosError, match=r"gone\.mp4"):
         plan(small(), videos, PLAIN, tmp_path / "a", val=gone)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("best", ["last", "loss"])
+def test_an_evaluation_that_fails_costs_no_epoch(
+    best: str, videos: VideoList, val: VideoList, tmp_path: Path, capsys: Output
+) -> None:
+    recipe = replace(PLAIN, best=best)
+    whole = finetune(small(), videos, recipe, tmp_path / "whole", val=val, progress=False)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"this is no video")
+    bad = replace(val, samples=(val.samples[0]._replace(path=str(damaged)), *val.samples[1:]))
+    with pytest.raises(VideoReadError, match=r'damaged.mp4: .*; on_error="skip" leaves it out'):
+        finetune(small(), videos, recipe, tmp_path / "run", val=bad, progress=False)
+    told: list[Any] = []
+    begun = plan(small(), videos, recipe, tmp_path / "run", val=val)
+    assert begun.done == 3
+    assert "resuming with the evaluation of epoch 1 of 3, from " in begun.report()
+    done = finetune(small(), videos, recipe, tmp_path / "run", val=val, on_epoch=told.append)
+    assert "resuming with the evaluation of epoch 1 of 3, from " in capsys.readouterr().err
+    assert told == done.history == whole.history
+    assert not changed(whole.model.state_dict(), done.model.state_dict())
+    # The state that is left has the evaluation, too.
+    again = finetune(small(), videos, recipe, tmp_path / "run", val=bad, progress=False)
+    assert (again.history, again.best) == (whole.history, whole.best)
 
 
 class Diary(GeneralTracker):

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
@@ -141,7 +141,7 @@ class VideoDataset(Dataset[Item]):
             clips = self._training_clips(sample, seed) if self.training else self._test_views(sample)
         except VideoReadError as error:
             if self.on_error == "fail":
-                raise
+                raise VideoReadError(f'{error}; on_error="skip" leaves it out') from error
             return Item(None, target, index, str(error))
         return Item(clips, target, index)
 
@@ -309,7 +309,13 @@ class Collate:
     no_targets: torch.Tensor  # (0,) or (0, K)
     training: bool = False
 
-    def __call__(self, items: list[Item]) -> Batch:
+    def __call__(self, items: list[Item | Exception]) -> Batch | Exception:
+        for item in items:
+            if isinstance(item, Exception):
+                return item
+        return self._batch(cast("list[Item]", items))
+
+    def _batch(self, items: list[Item]) -> Batch:
         read = [item for item in items if item.clips is not None]
         clips = [item.clips for item in read]
         none = (0, self.views, 3 if self.training else self.spec.in_chans, self.spec.num_frames, *self.spec.size)
@@ -321,6 +327,30 @@ class Collate:
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
         )
+
+
+@dataclass(frozen=True)
+class _Caught(Dataset["Item | Exception"]):
+    """A data set that gives an error of a video as a value, by which a worker's comes here as what it is.
+
+    What is raised in a worker, torch turns into one whose message is the worker's traceback.
+    """
+
+    dataset: VideoDataset
+
+    def __getitem__(self, draw: int | Draw) -> Item | Exception:
+        try:
+            return self.dataset[draw]
+        except (VideoReadError, ModuleNotFoundError) as error:
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's own iterators have no more than this
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def make_loader(
@@ -336,10 +366,13 @@ def make_loader(
         batches: lists of what the dataset is asked for, such as a `StepSampler` or `shares`.
         workers: processes that decode, with one thread each; 0: decode here, with all threads.
         pin_memory: None: if there is a GPU.
+
+    Raises:
+        VideoReadError: when a batch is taken: one of its videos can't be read, and the data set's on_error is "fail".
     """
     spec = dataset.spec
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
+    return _Loader(
+        _Caught(dataset),
         batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
         num_workers=workers,
         collate_fn=Collate(

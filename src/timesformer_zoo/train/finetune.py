@@ -121,9 +121,23 @@ def _train(
         if progress:
             console.print(text, soft_wrap=True, markup=False, highlight=False)
 
+    def end_epoch() -> None:
+        entry = run.end_epoch(val, workers)
+        scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
+        run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
+        names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
+        shown = [k for k in names if entry.get(k) is not None]
+        say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
+        if on_epoch is not None and run.accelerator.is_main_process:
+            on_epoch(dict(entry))
+        if out_of_patience(recipe, run.state):
+            say(stopped_early(recipe, run.state))
+
     if run.state.step:
         for line in begins_at(recipe, run.state, run.steps_per_epoch, checkpoints_in(run.folder)[-1]):
             say(line)
+    if run.state.is_evaluation_due(run.steps_per_epoch):  # an earlier call ended in it
+        end_epoch()
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -135,18 +149,10 @@ def _train(
             loss = run.step(step, parts)
             run.accelerator.log({"loss": loss, "lr": run.lr}, step=run.state.step)
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
-            if run.state.step % run.steps_per_epoch == 0:
-                entry = run.end_epoch(val, workers)
-                scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
-                run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
-                run.save()
-                names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
-                shown = [k for k in names if entry.get(k) is not None]
-                say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
-                if on_epoch is not None and run.accelerator.is_main_process:
-                    on_epoch(dict(entry))
+            if run.state.is_evaluation_due(run.steps_per_epoch):
+                run.save()  # before the evaluation: what ends that does not cost the epoch
+                end_epoch()
                 if out_of_patience(recipe, run.state):
-                    say(stopped_early(recipe, run.state))
                     break
             elif save_every and run.state.step % save_every == 0:
                 run.save()

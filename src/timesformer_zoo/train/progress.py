@@ -16,6 +16,8 @@ def begins_at(recipe: Recipe, state: RunState, steps_per_epoch: int, place: Path
     epoch, total = state.step / steps_per_epoch, recipe.epochs * steps_per_epoch
     if out_of_patience(recipe, state):
         lines = [f"{stopped_early(recipe, state)}; nothing to train (a greater patience goes on)"]
+    elif state.is_evaluation_due(steps_per_epoch):
+        lines = [f"resuming with the evaluation of epoch {int(epoch)} of {recipe.epochs}, from {place}"]
     elif state.step == total:
         lines = [f"finished: {recipe.epochs} of {recipe.epochs} epochs are done; nothing to train (more extend it)"]
     else:

@@ -218,6 +218,7 @@ class Run:
         return self.objective.loss(outputs, targets, self.recipe.label_smoothing, self.class_weights)
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
+        """Evaluate, and add the epoch to the history, which the training state that is saved already then has, too."""
         state, recipe = self.state, self.recipe
         epoch = state.step // self.steps_per_epoch
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
@@ -238,6 +239,10 @@ class Run:
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
         self.keep_best()
+        if self.accelerator.is_main_process:
+            self.saved.save_run(checkpoints_in(self.folder)[-1])
+            self.best.remove_others(state.best)
+        self.accelerator.wait_for_everyone()
         return entry
 
     def keep_best(self) -> None:
@@ -259,8 +264,6 @@ class Run:
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
         save_checkpoint(self.saved, self.folder)
-        if self.accelerator.is_main_process:
-            self.best.remove_others(self.state.best)
 
     def resume(self) -> None:
         """Load the newest training state, if there is one."""
@@ -269,7 +272,7 @@ class Run:
         self.saved.load(saved[-1])
         state = self.state
         self._go_on(state, saved[-1])
-        if state.best is None and state.history and state.step % self.steps_per_epoch == 0:
+        if state.best is None and state.history and state.step == state.history[-1]["epoch"] * self.steps_per_epoch:
             self.keep_best()  # by another metric than before, of the weights that there are
 
     def peek(self) -> RunState | None:
