@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from timesformer_zoo import TimeSformer, VideoDataset, finetune, normalize_clips, read_videos
 from timesformer_zoo.train.optim import make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate
+from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate, step_learning_rate
 from timesformer_zoo_cli import main
 
 PLAIN = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)
@@ -64,6 +64,17 @@ def test_cosine_with_warmup():
     assert all(later < earlier for earlier, later in pairwise(rates[4:]))
     assert rates[12] == pytest.approx(0.5)  # half way from 2 to 10
     assert rates[20] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine"])
+def test_no_step_is_lost_to_a_learning_rate_of_0(schedule):
+    recipe = Recipe(epochs=4, lr=1.0, schedule=schedule, milestones=(3,), warmup=2)
+    assert [step_learning_rate(recipe, step, 1) for step in range(2)] == [0.25, 0.75]
+    assert step_learning_rate(recipe, 3, 1) > 0.05
+    fine = [step_learning_rate(recipe, step, 100) for step in range(400)]
+    assert sum(fine) / 100 == pytest.approx(sum(step_learning_rate(recipe, step, 1) for step in range(4)), rel=1e-3)
+    if schedule == "steps":  # a milestone is where it was
+        assert fine[299:301] == pytest.approx([1.0, 0.1])
 
 
 def test_layer_decay_and_weight_decay_groups():

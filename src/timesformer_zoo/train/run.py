@@ -27,9 +27,10 @@ from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patienc
 from timesformer_zoo.train.distributed import prepare, whole_weights
 from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
+from timesformer_zoo.train.identity import identity_of
 from timesformer_zoo.train.objective import OBJECTIVES, Scale
 from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
+from timesformer_zoo.train.recipe import Recipe, step_learning_rate
 from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import shown
@@ -75,7 +76,7 @@ def check_validation(
 
 
 class Run:
-    """The parts of a run and its state. `model` is as prepared by accelerate, `final` a plain copy."""
+    """The parts of a run and its state. `model` is a copy as prepared by accelerate, `final` another, plain one."""
 
     def __init__(
         self,
@@ -92,6 +93,8 @@ class Run:
             accelerator = Accelerator()
         self.accelerator = accelerator
         self.recipe = recipe
+        identity = identity_of(recipe, videos, model, accelerator)
+        model = copy.deepcopy(model)  # who gave it may call again, and the weights to start from are to be the same
         self.folder = folder / "checkpoints"
         self.dataset = VideoDataset(
             videos,
@@ -126,11 +129,7 @@ class Run:
         self.draws = ClipDraws(model)
         self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
-        data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
-        data += f", window {videos.window}" if videos.window is not None else ""
-        settings = recipe.to_dict()
-        fixed = {f"recipe.{name}": value for name, value in settings.items() if name not in MAY_CHANGE}
-        self.state = RunState({**fixed, "data": data, "model": model.model_args}, settings)
+        self.state = RunState(identity, recipe.to_dict())
         self.best = BestWeights(self.folder, recipe.best)  # of "last" no epoch has a value
         self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
 
@@ -163,7 +162,7 @@ class Run:
         """
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # dropout
-        scheduled = learning_rate(recipe, step / self.steps_per_epoch)
+        scheduled = step_learning_rate(recipe, step, self.steps_per_epoch)
         set_learning_rate(self.optimizer, scheduled if lr is None else lr)
         count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
@@ -222,7 +221,7 @@ class Run:
         state, recipe = self.state, self.recipe
         epoch = state.step // self.steps_per_epoch
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
-        entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
+        entry["lr"] = step_learning_rate(recipe, state.step - 1, self.steps_per_epoch)
         if val is not None:
             in_units = nullcontext() if self.scale is None else self.scale.outputs_in_units(self.model)
             with self.averaged(), in_units:
