@@ -389,7 +389,7 @@ def test_a_finished_run_says_so_and_can_be_extended(videos: VideoList, tmp_path:
     rates = [entry["lr"] for entry in longer.history]
     assert rates[2] > rates[1]  # a warm restart
     assert all(later < earlier for earlier, later in pairwise(rates[2:]))
-    with pytest.raises(ValueError, match=r"has 4 epochs of training behind it, and Recipe.epochs is 3"):
+    with pytest.raises(ValueError, match=r"has been trained for 4 of its epochs, and Recipe.epochs is 3"):
         finetune(small(), videos, replace(recipe, epochs=3), tmp_path)
 
 

@@ -217,7 +217,7 @@ def test_skips_are_listed_and_not_learned_from(videos, tmp_path):
 
 
 def test_refuses_a_model_or_a_checkpoint_that_does_not_fit(videos, tmp_path):
-    with pytest.raises(ValueError, match=r"5 classes.* expected the 3 classes of the videos"):
+    with pytest.raises(ValueError, match=r"5 classes.* expected 3 classes, as the videos have"):
         run(videos, tmp_path, model=small(num_classes=5))
     once = Recipe(**{**PLAIN.to_dict(), "epochs": 1})
     run(videos, tmp_path, once)

@@ -23,6 +23,7 @@ from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.words import counted
 
 __all__ = ["run"]
 
@@ -198,7 +199,7 @@ def _lines(answer: Answer) -> list[str]:
         rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
         return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
-    seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
+    seen = f"{counted(clips, 'clips')} × {counted(crops, 'crops')}"
     if answer["start"] is not None:
         seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
     said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
@@ -208,7 +209,7 @@ def _lines(answer: Answer) -> list[str]:
 
 def _windows_in_words(answer: Answer) -> str:
     windows = answer["windows"]
-    words = f"{windows['count']} window{'s' * (windows['count'] > 1)} of {windows['seconds']:.1f} s"
+    words = f"{counted(windows['count'], 'windows')} of {windows['seconds']:.1f} s"
     gaps = windows["every"] is not None and windows["every"] > windows["seconds"] * 1.01
     words += f", one every {windows['every']:.1f} s," if gaps else ""
     return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"

@@ -17,6 +17,7 @@ from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
 from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
 from timesformer_zoo.video.shards import is_member
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluation import Evaluation
@@ -67,7 +68,8 @@ def data_in_words(args: Namespace) -> str:
 def result_of(evaluation: Evaluation, args: Namespace) -> Result:
     """What a card says of an evaluation."""
     fold = f", fold {evaluation.fold}" if evaluation.fold else ""
-    how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    how = f"{evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    how = f"{counted(evaluation.count, 'videos')}, {how}"
     return Result(evaluation.card_metrics, data_in_words(args) + fold, evaluation.split, how)
 
 

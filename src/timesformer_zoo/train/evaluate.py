@@ -21,6 +21,7 @@ from timesformer_zoo.train.metrics import confusion
 from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.video.clip import ClipSpec, clip_spec
 from timesformer_zoo.video.remote import shown
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,7 +79,8 @@ def evaluate(
         raise ValueError(f"Unknown protocol {protocol!r}. Choose from: {', '.join(PROTOCOLS)}.")
     plain: Any = model if accelerator is None else accelerator.unwrap_model(model)
     if plain.num_classes != len(videos.classes):
-        raise ValueError(f"The model has {plain.num_classes} classes, the videos have {len(videos.classes)}.")
+        got, things = counted(plain.num_classes, "classes"), counted(len(videos.classes), videos.things)
+        raise ValueError(f"The model has {got}, the videos have {things}: give a model that was trained for these.")
     chosen = PROTOCOLS[protocol]
     spec = with_views(plain, clips, crops)
     if spec.task != videos.task:

@@ -15,6 +15,7 @@ from timesformer_zoo.train.metrics import Scores
 from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.plots import plot_confusion
 from timesformer_zoo.video.origin import Readable
+from timesformer_zoo.words import counted
 from timesformer_zoo.writing import whole_file, write_json
 
 __all__ = ["Evaluation", "Mean", "Outcome", "mean_of"]
@@ -115,8 +116,8 @@ class Evaluation:
         """One line, and one for each video that is not in it."""
         title = f"{self.data} {self.split}" + (f", fold {self.fold}" if self.fold else "")
         lines = [
-            f"{title}: {OBJECTIVES[self.task].in_words(self.metrics)} of {self.count} "
-            f"videos ({self.protocol} protocol, {self.clips} x {self.crops} views)"
+            f"{title}: {OBJECTIVES[self.task].in_words(self.metrics)} of {counted(self.count, 'videos')} "
+            f"({self.protocol} protocol, {self.clips} x {self.crops} views)"
         ]
         lines += [f"  missing: {path}" for path in self.missing]
         lines += [f"  skipped: {reason}" for reason in self.skipped.values()]

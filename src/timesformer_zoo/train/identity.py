@@ -12,6 +12,7 @@ from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,7 +31,8 @@ def identity_of(recipe: Recipe, videos: VideoList, model: TimeSformer, accelerat
     from accelerate.utils import broadcast_object_list
 
     fixed = {f"recipe.{name}": value for name, value in recipe.to_dict().items() if name not in MAY_CHANGE}
-    data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
+    number, classes = counted(len(videos.samples), "videos"), counted(len(videos.classes), videos.things)
+    data = f"{videos.name} {videos.split}, fold {videos.fold}, {number} in {classes}"
     data += f", window {videos.window}" if videos.window is not None else ""
     weights = broadcast_object_list([backbone_digest(model) if accelerator.is_main_process else ""])[0]
     return {

@@ -167,7 +167,7 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 def step_learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """That of a step, counted from 0: the schedule's in the middle of it.
 
-    At its beginning, the first step of a warm-up has 0 and learns nothing, which may be all of an epoch; at its end, the
-    last one of a cosine.
+    At its beginning, the first step of a warm-up has 0 and learns nothing, which may be all of an epoch; at its end,
+    the last one of a cosine.
     """
     return learning_rate(recipe, (step + 0.5) / steps_per_epoch)

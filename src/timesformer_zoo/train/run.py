@@ -35,6 +35,7 @@ from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -48,10 +49,11 @@ def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
     """The model, if it can be trained on the videos; else ValueError, or TypeError if it is no TimeSformer."""
     model = expect_timesformer(model)
     if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
+        size = len(videos.classes)
         raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
+            f"The model has {counted(model.num_classes, 'classes')} and global_pool {model.global_pool!r}; expected "
+            f"{counted(size, videos.things)}, as the videos have, and one output a clip: create it with "
+            f"num_classes={size}."
         )
     return model
 
@@ -68,8 +70,9 @@ def check_validation(
     if val is not None:
         if (val.task, len(val.classes)) != (videos.task, len(videos.classes)):
             raise ValueError(
-                f"val has {len(val.classes)} {val.things} and task {val.task!r}, expected the {len(videos.classes)} "
-                f"{videos.things} of the videos: read it with labels=videos.classes and task={videos.task!r}."
+                f"val has {counted(len(val.classes), val.things)} and task {val.task!r}, expected the "
+                f"{counted(len(videos.classes), videos.things)} of the videos: read it with labels=videos.classes and "
+                f"task={videos.task!r}."
             )
         VideoDataset(val, model, on_error=on_error)
     check_metric(recipe, val)
@@ -287,8 +290,8 @@ class Run:
         if state.step > self.recipe.epochs * self.steps_per_epoch:
             done = state.step / self.steps_per_epoch
             raise ValueError(
-                f"{place} has {done:.4g} epochs of training behind it, and Recipe.epochs is {self.recipe.epochs}. "
-                "Ask for as many or more, or use another folder to start anew."
+                f"{place} is of a run that has been trained for {done:.4g} of its epochs, and Recipe.epochs is "
+                f"{self.recipe.epochs}. Ask for as many or more, or use another folder to start anew."
             )
         if state.best is not None and state.best["metric"] != self.recipe.best:
             state.best = None
