@@ -60,20 +60,24 @@ Output = pytest.CaptureFixture[str]
         (["convert", "{folder}", "{folder}", "--to", "native"], 1, "--force"),
         (["convert", "/missing.pth", "/tmp/never", "--to", "native"], 1, "no such file"),
         (["push", "{folder}", "me/mine", "--metric", "accuracy"], 2, "expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--metric", "=0.5"], 2, "--metric =0.5: expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--metric", "accuracy=nan"], 2, "expected NAME=VALUE with a number"),
+        (["finetune", "/missing", "--out", "{out}"], 1, "/missing: no such folder"),
         (["push", "{folder}", "me/mine", "--example", "/missing.mp4"], 1, "/missing.mp4: there is no such file"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(
-    arguments: list[str], status: int, message: str, video: Path, folder: Path, capsys: Output
+    arguments: list[str], status: int, message: str, video: Path, folder: Path, tmp_path: Path, capsys: Output
 ) -> None:
     try:
-        got = main([argument.format(video=video, folder=folder) for argument in arguments])
+        got = main([argument.format(video=video, folder=folder, out=tmp_path / "out") for argument in arguments])
     except SystemExit as exit:  # argparse's own
         got = exit.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
     assert (got, out) == (status, "")
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_finetune_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:

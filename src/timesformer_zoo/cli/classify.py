@@ -16,6 +16,8 @@ from rich.progress import Progress
 
 from timesformer_zoo.cli.common import engine_of, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
+from timesformer_zoo.engine.results import keys_of_errors
+from timesformer_zoo.engine.work import key_of, named
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest
 from timesformer_zoo.model.timesformer import TimeSformer
@@ -42,6 +44,10 @@ def run(args: Namespace) -> int:
     engine = engine_of(args)
     videos = list(find_videos(args.videos))
     work = Classify(**{field.name: getattr(args, field.name) for field in fields(Classify) if field.name != "watch"})
+    failed = 0  # by earlier runs
+    if args.out is not None and not args.retry_errors:
+        known = keys_of_errors(args.out)
+        failed = sum(problem is None and key_of(named(path)) in known for path, problem in videos)
     console = Console(stderr=True)
     answers: list[Answer] = []
     done = errors = 0
@@ -67,7 +73,7 @@ def run(args: Namespace) -> int:
                     print("\n".join(_lines(answer)), flush=True)
             bar.update(task, completed=done)
     if args.out is not None:
-        _print_counts(args, done, len(videos) - done, errors)
+        _print_counts(args, done, len(videos) - done, errors, failed)
     elif len(answers) > 1 and not args.json and any("timeline" in answer for answer in answers):
         _print_table(answers)
     return 1 if errors else 0
@@ -256,9 +262,11 @@ def _print_table(answers: Sequence[Answer]) -> None:
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
 
 
-def _print_counts(args: Namespace, done: int, before: int, errors: int) -> None:
+def _print_counts(args: Namespace, done: int, before: int, errors: int, errors_before: int) -> None:
     """Of rows that are in a folder and not printed."""
     if args.json:
-        print_json({"out": str(args.out), "done": done, "before": before, "errors": errors})
-    else:
-        print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before")
+        counts = {"done": done, "before": before, "errors": errors, "errors_before": errors_before}
+        print_json({"out": str(args.out), **counts})
+        return
+    again = f", {errors_before} of them with an error (--retry-errors does these again)" if errors_before else ""
+    print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before{again}")

@@ -111,13 +111,11 @@ def _find_lr(args: Namespace, found: LearningRates, is_main: bool, say: Callable
         return
     picture = args.out / "learning_rate.png"
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         found.plot(picture)
         say(f"curve in {picture}")
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        args.out.rmdir() if not any(args.out.iterdir()) else None
         say("no curve: it needs matplotlib (pip install 'timesformer-zoo[plots]')")
     if args.json:
         print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})

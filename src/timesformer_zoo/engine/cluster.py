@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from timesformer_zoo.engine.work import Row, Work, of_error, row_of
+from timesformer_zoo.engine.work import Row, Work, of_error, of_video, row_of
 from timesformer_zoo.errors import ClusterError, VideoReadError
 from timesformer_zoo.video.remote import masked, shown
 from timesformer_zoo.words import counted
@@ -179,8 +179,8 @@ class _Worker:
                     return dict(self._answer(path))
             except VideoReadError as error:
                 return of_error(path, error)
-            except (ValueError, TypeError):
-                raise
+            except (ValueError, TypeError) as error:
+                raise of_video(path, error) from None
             except Exception as error:
                 reason = f"{type(error).__name__}: {error} ({self._attempts} times)"
         return of_error(path, f"{path}: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.plots import plot_confusion
 from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.words import counted
-from timesformer_zoo.writing import whole_file, write_json
+from timesformer_zoo.writing import to_json, whole_file, write_json
 
 __all__ = ["Evaluation", "Mean", "Outcome", "mean_of"]
 
@@ -101,7 +100,7 @@ class Evaluation:
         """
         folder = Path(folder)
         write_json(folder / "results.json", self.to_dict())
-        rows = [json.dumps(video.to_dict(), ensure_ascii=False) + "\n" for video in self.videos]
+        rows = [to_json(video.to_dict()) + "\n" for video in self.videos]
         with whole_file(folder / "predictions.jsonl") as partial:
             partial.write_text("".join(rows), encoding="utf-8")
         if self.confusion is None:
