@@ -55,8 +55,8 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
         (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
-        (["list", "--task", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
-        (["list", "--task", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --task"),
+        (["list", "--labels", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
+        (["list", "--labels", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --labels"),
         (["convert", "{folder}", "{folder}", "--to", "native"], 1, "--force"),
         (["convert", "/missing.pth", "/tmp/never", "--to", "native"], 1, "no such file"),
         (["push", "{folder}", "me/mine", "--metric", "accuracy"], 2, "expected NAME=VALUE"),
@@ -133,9 +133,9 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
+    assert list(timesformer_zoo_cli.TASKS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
-    assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
+    assert set(timesformer_zoo_cli.LABELS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}
     assert parse(["classify", "video.mp4"]).model in CHECKPOINTS
     assert parse(["finetune", "videos", "--out", "out"]).model in CHECKPOINTS
