@@ -20,14 +20,8 @@ from timesformer_zoo import (
     load_views,
     read_clip,
 )
-from timesformer_zoo.data.batches import (
-    Draw,
-    StepSampler,
-    VideoDataset,
-    make_loader,
-    seed_of,
-    shares,
-)
+from timesformer_zoo.data.batches import VideoDataset, make_loader
+from timesformer_zoo.data.order import Draw, StepSampler, seed_of, shares
 
 SPEC = ClipSpec(num_frames=4, stride=2, fps=None, size=(32, 32), crops=3)
 

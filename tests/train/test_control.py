@@ -31,7 +31,7 @@ from timesformer_zoo import (
     plan,
     read_videos,
 )
-from timesformer_zoo.data.batches import Draw
+from timesformer_zoo.data.order import Draw
 
 Output = pytest.CaptureFixture[str]
 PLAIN = Recipe(epochs=3, batch_size=4, lr=0.02, drop_path=0.0)

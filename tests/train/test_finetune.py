@@ -186,7 +186,7 @@ def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_
     model, recipe = small(), Recipe(epochs=1, batch_size=9, lr=0.1, momentum=0.0, weight_decay=0.0, drop_path=0.0)
     by_hand = small()
     one = run(videos, tmp_path / "c", recipe, model)
-    from timesformer_zoo.data.batches import Draw
+    from timesformer_zoo.data.order import Draw
 
     data = VideoDataset(videos, by_hand, training=True)
     items = [data[Draw(i, 0)] for i in range(9)]

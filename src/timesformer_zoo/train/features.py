@@ -24,7 +24,8 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timesformer_zoo.data.batches import Draw, OnError, VideoDataset, make_loader, shares
+from timesformer_zoo.data.batches import OnError, VideoDataset, make_loader
+from timesformer_zoo.data.order import Draw, shares
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import inference

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from timesformer_zoo.data.batches import OnError, seed_of
+from timesformer_zoo.data.batches import OnError
+from timesformer_zoo.data.order import seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import fuse_views
 from timesformer_zoo.train.features import cached_features, rows_of

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
+from timesformer_zoo.data.batches import Batch, OnError, VideoDataset, make_loader
+from timesformer_zoo.data.order import StepSampler, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.average import WeightAverage
