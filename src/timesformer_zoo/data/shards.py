@@ -13,8 +13,9 @@ from typing import Any
 from timesformer_zoo.data.index import has_video_suffix
 from timesformer_zoo.data.tables import column_name, parse_json
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.video.cache import cache_folder
 from timesformer_zoo.video.remote import shown
-from timesformer_zoo.video.shards import Shard, cache_folder, read_shard
+from timesformer_zoo.video.shards import Shard, read_shard
 from timesformer_zoo.words import counted
 
 __all__ = ["expand", "shard_records"]
