@@ -34,7 +34,7 @@ from results import Table, run
 from startup import film
 
 from timesformer_zoo import ClipSpec, Sample, StepSampler, Video, VideoDataset, VideoList, frame_indices, make_loader
-from timesformer_zoo.data.batches import Draw, seed_of
+from timesformer_zoo.data.order import Draw, seed_of
 
 FPS = 30
 AHEAD = 2  # batches that the worker of a DataLoader makes before they are asked for

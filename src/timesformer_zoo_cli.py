@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 __all__ = ["VERBS", "main", "parse"]
 
 MODES = ("space_only", "joint", "divided", "local_global", "axial", "frozen")
-TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
+LABELS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
 PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
@@ -34,7 +34,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
 }
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
-KINDS = ("classes", "multilabel", "regression")
+TASKS = ("classes", "multilabel", "regression")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
     "official": "the authors' code: clips from frame 0, sum of the logits",
@@ -141,7 +141,7 @@ def _list(parser: ArgumentParser) -> None:
         "pattern", metavar="PATTERN", nargs="?", default="*", help="part of a name, or with * and ? (default: all)"
     )
     parser.add_argument("--mode", choices=MODES, help="of attention (default: all)")
-    parser.add_argument("--task", choices=TASKS, help="the data set of its labels; none: a new head (default: all)")
+    parser.add_argument("--labels", choices=LABELS, help="the label set of its head; none: a new head (default: all)")
     parser.add_argument("--licence", "--license", choices=LICENCES, help="of the weights (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each model")
 
@@ -173,7 +173,7 @@ def _data(parser: ArgumentParser) -> None:
     parser.add_argument("--labels", metavar="NAME", help="class names: a text or JSON file, or the name of a label set")
     parser.add_argument(
         "--task",
-        choices=KINDS,
+        choices=TASKS,
         help="kind of target: a class for each video, any number of labels, or values (default: as the list says)",
     )
     parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
@@ -420,7 +420,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
-    "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
+    "list": Verb("the models and where their weights come from", "--mode divided --labels kinetics400", _list),
     "finetune": Verb(
         "train a model on a data set",
         "videos/ --out run --epochs 5 --lr 3e-4",

@@ -16,6 +16,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of what was found out about files: neither the user's, nor what another run of the tests left."""
+    os.environ["TIMESFORMER_ZOO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_accelerate() -> Iterator[None]:
     """accelerate keeps precision and devices for the life of a process; each test is to choose its own."""

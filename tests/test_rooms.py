@@ -9,20 +9,22 @@ import timesformer_zoo
 SOURCE = Path(timesformer_zoo.__file__).parent
 ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "errors": "",
+    "words": "",
     "writing": "errors",
     "labels": "errors",
     "model": "",
     "weights": "errors writing labels model",
     "factories": "errors labels model weights",
     "video": "errors",
-    "data": "errors labels video",
-    "engine": "errors writing video",
+    "data": "errors words labels video",
+    "engine": "errors words writing video",
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
     "explanation": "errors writing labels model weights factories video hub",
-    "train": "errors writing labels model weights factories video hub results prediction explanation data",
-    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
+    "train": "errors words writing labels model weights factories video hub results prediction explanation data",
+    "cli": "errors words writing labels model weights factories video hub results prediction explanation data train "
+    "engine",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {

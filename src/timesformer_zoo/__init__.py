@@ -68,8 +68,9 @@ from timesformer_zoo.weights.table import CHECKPOINTS, Checkpoint
 from timesformer_zoo.weights.transformers import to_transformers
 
 if TYPE_CHECKING:
-    from timesformer_zoo.data.batches import Batch, Item, StepSampler, VideoDataset, make_loader
+    from timesformer_zoo.data.batches import Batch, Item, VideoDataset, make_loader
     from timesformer_zoo.data.index import VIDEO_SUFFIXES
+    from timesformer_zoo.data.order import StepSampler
     from timesformer_zoo.data.sources import read_dataset, read_shards
     from timesformer_zoo.data.videos import DATASETS, TASKS, Sample, VideoList, read_videos
     from timesformer_zoo.engine.cluster import RayEngine
@@ -206,7 +207,8 @@ __all__ = [
 
 _LAZY = {
     "data.index": ("VIDEO_SUFFIXES",),
-    "data.batches": ("Batch", "Item", "StepSampler", "VideoDataset", "make_loader"),
+    "data.batches": ("Batch", "Item", "VideoDataset", "make_loader"),
+    "data.order": ("StepSampler",),
     "data.sources": ("read_dataset", "read_shards"),
     "data.videos": ("DATASETS", "TASKS", "Sample", "VideoList", "read_videos"),
     "engine.cluster": ("RayEngine",),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,6 +28,7 @@ __all__ = [
     "expect_writable",
     "flush",
     "flush_tree",
+    "to_json",
     "whole_file",
     "whole_folder",
     "write_json",
@@ -109,9 +111,28 @@ def current(folder: PathLike, name: str) -> Path:
 
 
 def write_json(path: PathLike, content: Any, indent: int | None = 1) -> None:
-    """Write a JSON file as `whole_file` does, non-ASCII text as it is."""
+    """Write a JSON file as `whole_file` does."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(to_json(content, indent) + "\n", encoding="utf-8")
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """Plain values as JSON, non-ASCII text as it is; numbers that JSON does not know, NaN and infinity, are null."""
+    content = _finite(content)
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file's name that is no text, which Python reads with surrogates
+        return json.dumps(content, indent=indent)
+    return text
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 @contextmanager
@@ -138,10 +159,13 @@ def clear(folder: PathLike) -> None:
 
 
 def expect_writable(folder: PathLike) -> None:
-    """Make the folder if need be, and raise WriteError if it is read-only: before hours of work and not after."""
-    with writing(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
+    """Raise WriteError where the folder, or the one that it would be made in, is read-only; nothing is made yet."""
+    path = Path(folder).absolute()
+    with writing(path):
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        TemporaryFile(dir=there).close()
 
 
 def flush(path: Path) -> None:

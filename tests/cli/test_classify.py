@@ -163,9 +163,18 @@ def test_into_a_folder_and_again(video: Path, folder: Path, tmp_path: Path, caps
     copy(video, missing)
     files = [str(video), str(missing), str(other)]
     assert main(["classify", *files, *options, "--json"]) == 0
-    assert rows_of(capsys.readouterr().out) == [{"out": str(out), "done": 1, "before": 2, "errors": 0}]
+    assert rows_of(capsys.readouterr().out) == [
+        {"out": str(out), "done": 1, "before": 2, "errors": 0, "errors_before": 1}
+    ]
+    assert main(["classify", *files, *options]) == 0
+    assert capsys.readouterr().out == (
+        f"{out}: 0 done, 0 of them with an error; 3 were there before, 1 of them with an error "
+        "(--retry-errors does these again)\n"
+    )
     assert main(["classify", *files, *options, "--json", "--retry-errors"]) == 0
-    assert rows_of(capsys.readouterr().out) == [{"out": str(out), "done": 1, "before": 2, "errors": 0}]
+    assert rows_of(capsys.readouterr().out) == [
+        {"out": str(out), "done": 1, "before": 2, "errors": 0, "errors_before": 0}
+    ]
     assert main(["classify", *files, "--model", str(folder), "--device", "cpu", "--json"]) == 0
     rows = rows_of("".join(part.read_text("utf-8") for part in out.glob("part-*.jsonl")))
     by_path = {row["path"]: row for row in rows_of(capsys.readouterr().out)}
@@ -173,6 +182,36 @@ def test_into_a_folder_and_again(video: Path, folder: Path, tmp_path: Path, caps
     assert len(rows) == 3
     assert main(["classify", *files, *options, "--top-k", "1"]) == 1
     assert "holds rows of other settings: top_k 5, not 1" in capsys.readouterr().err
+
+
+def test_a_refused_run_leaves_no_folder(video: Path, folder: Path, tmp_path: Path, capsys: Output) -> None:
+    options = ["classify", str(video), "--model", str(folder), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*options, "--windows", "--clips", "2"]) == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()  # somebody's own
+    assert main([*options, "--windows", "--clips", "2"]) == 2
+    assert main([*options, "--clips", "2"]) == 0  # of other settings, of which there are no rows
+    capsys.readouterr()
+
+
+def test_a_list_without_names_is_said_to_be_empty(folder: Path, monkeypatch: Any, capsys: Output) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert main(["classify", "-", "--model", str(folder), "--device", "cpu"]) == 1
+    assert capsys.readouterr() == ("", "timesformer-zoo classify: -: no names on standard input\n")
+
+
+def test_numbers_that_json_does_not_know_are_null(video: Path, tmp_path: Path, capsys: Output) -> None:
+    model = tiny(clip={"stride": 4, "crops": 1})
+    torch.nn.init.constant_(model.head.weight, 3e38)  # what comes of it is no number
+    save_pretrained(model, tmp_path / "model")
+    options = ["classify", str(video), "--model", str(tmp_path / "model"), "--device", "cpu", "--no-windows"]
+    assert main([*options, "--json"]) == 0
+    assert main([*options, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()[0]
+    (part,) = (tmp_path / "out").glob("part-*.jsonl")
+    for line in (printed, part.read_text("utf-8")):
+        assert "NaN" not in line
+        assert [score["probability"] for score in json.loads(line)["top"]] == [None] * 5
 
 
 def test_rows_of_a_model_trained_anew_do_not_mix_with_the_old_ones(video: Path, tmp_path: Path, capsys: Output) -> None:

@@ -57,8 +57,8 @@ def test_a_listed_model_is_what_create_model_makes(capsys: Output) -> None:
     ("options", "fits"),
     [
         (["--mode", "axial"], lambda name, entry: "_axial." in name),
-        (["--task", "kinetics600"], lambda name, entry: entry.labels == "kinetics600"),
-        (["--task", "none"], lambda name, entry: entry.labels is None),
+        (["--labels", "kinetics600"], lambda name, entry: entry.labels == "kinetics600"),
+        (["--labels", "none"], lambda name, entry: entry.labels is None),
         (["--licence", "apache-2.0"], lambda name, entry: entry.license == "apache-2.0"),
         (["k400", "--mode", "joint"], lambda name, entry: "_joint." in name and "k400" in name),
     ],

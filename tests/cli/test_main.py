@@ -55,25 +55,29 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
         (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
-        (["list", "--task", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
-        (["list", "--task", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --task"),
+        (["list", "--labels", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
+        (["list", "--labels", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --labels"),
         (["convert", "{folder}", "{folder}", "--to", "native"], 1, "--force"),
         (["convert", "/missing.pth", "/tmp/never", "--to", "native"], 1, "no such file"),
         (["push", "{folder}", "me/mine", "--metric", "accuracy"], 2, "expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--metric", "=0.5"], 2, "--metric =0.5: expected NAME=VALUE"),
+        (["push", "{folder}", "me/mine", "--metric", "accuracy=nan"], 2, "expected NAME=VALUE with a number"),
+        (["finetune", "/missing", "--out", "{out}"], 1, "/missing: no such folder"),
         (["push", "{folder}", "me/mine", "--example", "/missing.mp4"], 1, "/missing.mp4: there is no such file"),
     ],
 )
 def test_wrong_use_says_what_is_wrong(
-    arguments: list[str], status: int, message: str, video: Path, folder: Path, capsys: Output
+    arguments: list[str], status: int, message: str, video: Path, folder: Path, tmp_path: Path, capsys: Output
 ) -> None:
     try:
-        got = main([argument.format(video=video, folder=folder) for argument in arguments])
+        got = main([argument.format(video=video, folder=folder, out=tmp_path / "out") for argument in arguments])
     except SystemExit as exit:  # argparse's own
         got = exit.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
     assert (got, out) == (status, "")
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_finetune_lacks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
@@ -129,9 +133,9 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
+    assert list(timesformer_zoo_cli.TASKS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
-    assert set(timesformer_zoo_cli.TASKS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
+    assert set(timesformer_zoo_cli.LABELS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
     assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}
     assert parse(["classify", "video.mp4"]).model in CHECKPOINTS
     assert parse(["finetune", "videos", "--out", "out"]).model in CHECKPOINTS

@@ -20,14 +20,8 @@ from timesformer_zoo import (
     load_views,
     read_clip,
 )
-from timesformer_zoo.data.batches import (
-    Draw,
-    StepSampler,
-    VideoDataset,
-    make_loader,
-    seed_of,
-    shares,
-)
+from timesformer_zoo.data.batches import VideoDataset, make_loader
+from timesformer_zoo.data.order import Draw, StepSampler, seed_of, shares
 
 SPEC = ClipSpec(num_frames=4, stride=2, fps=None, size=(32, 32), crops=3)
 
@@ -240,6 +234,9 @@ def damaged(folder, tmp_path):
 def test_fail_stops_at_a_damaged_video(damaged, workers):
     with pytest.raises(VideoReadError, match=r"empty.mp4: the file is empty") as caught:
         list(make_loader(VideoDataset(damaged, SPEC), [[0, 1]], workers=workers))
+    message = str(caught.value)
+    assert message.endswith('download or copy it again; on_error="skip" leaves it out')
+    assert "\n" not in message  # a worker's traceback
     traceback.clear_frames(caught.tb)  # they hold the loader, which takes 5 s to end its workers when it is found late
 
 

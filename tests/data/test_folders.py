@@ -83,7 +83,7 @@ def test_what_is_not_read_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/run/a.mp4", "train/loose.mp4.txt", "val/run/b.mp4", "labels/names.txt", "c.mp4")
     report = read_videos("folder", tmp_path).report()
     assert "beside the folders of splits, and not read: labels" in report
-    assert "1 videos in no class folder, and not read" in report
+    assert "1 video in no class folder, and not read" in report
     assert "not read" not in read_videos("folder", tmp_path / "train").report()
 
 

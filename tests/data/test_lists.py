@@ -114,7 +114,7 @@ def test_comments_and_names_that_start_with_a_hash(header: str, tmp_path: Path) 
     videos = read(tmp_path, text)
     assert short(tmp_path, videos) == {"#1 goal.mp4": "run", "a.mp4": "run"}
     if not end:
-        assert "2 lines that start with # name no video" in videos.report()
+        assert "2 lines with # at the start and no video's name" in videos.report()
 
 
 def test_all_names_start_with_a_hash(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_what_cannot_be_meant_is_said_in_one_line(text: str, message: str, tmp_p
 
 def test_indices_from_1_are_suspected(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
-    with pytest.raises(AnnotationError, match=r"label '2' is none of the 2 classes .* whether indices start at 0"):
+    with pytest.raises(AnnotationError, match=r"label '2' is not among the 2 classes: .* whether indices start at 0"):
         read(tmp_path, "a.mp4 1\nb.mp4 2\n", labels=["run", "sit"])
 
 

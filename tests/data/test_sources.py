@@ -35,7 +35,7 @@ from timesformer_zoo import (
     read_videos,
     save_pretrained,
 )
-from timesformer_zoo.data.batches import order, seed_of
+from timesformer_zoo.data.order import order, seed_of
 from timesformer_zoo.data.shards import expand
 from timesformer_zoo.video import shards as tar_files
 from timesformer_zoo_cli import main

@@ -99,7 +99,7 @@ def test_columns_of_0_and_1_need_not_be_named(root: Path) -> None:
 def test_a_video_may_have_no_label(content: Any, root: Path) -> None:
     videos = read(root, content, task="multilabel")
     assert [sample.target for sample in videos.samples] == [(0, 2), (), (1,)]
-    assert "1 videos without any label" in videos.report()
+    assert "1 video without any label" in videos.report()
     batch = next(iter(make_loader(VideoDataset(videos, ClipSpec(), on_error="skip"), [[0, 1, 2]])))
     assert batch.targets.shape == (0, 3)  # none of these can be read
     dataset = VideoDataset(videos, ClipSpec())
@@ -123,7 +123,7 @@ def test_rows_of_one_video_are_joined(root: Path) -> None:
     videos = read(root, text, **LABELS)
     assert targets(videos) == [("run", "sit"), ("sit",), ("run",)]
     assert [sample.start for sample in videos.samples] == [0, None, 1]
-    assert "1 more rows of videos that have one already: their labels are joined" in videos.report()
+    assert "1 row of a video that another row has, too: the labels of such rows are joined" in videos.report()
     assert len(read(root, text).samples) == 4
 
 
@@ -149,7 +149,7 @@ def test_values(content: Any, options: Any, names: Any, values: Any, root: Path)
     assert (videos.task, videos.classes) == ("regression", names)
     assert [sample.target for sample in videos.samples] == values
     assert targets(videos)[0] == dict(zip(names, values[0], strict=True))
-    assert f"in {len(names)} values" in videos.report()
+    assert f"2 videos in {len(names)} value{'s' if len(names) > 1 else ''}, " in videos.report()
     low, high = sorted(row[0] for row in values)
     assert f"  {names[0]}: {low:g} to {high:g}, median {(low + high) / 2:g}" in videos.report()
     assert VideoDataset(videos, ClipSpec()).target(0).tolist() == pytest.approx(values[0])
@@ -171,7 +171,7 @@ def test_values(content: Any, options: Any, names: Any, values: Any, root: Path)
         ("path,run,sit\na.mp4,1,0\n", {**LABELS, "labels": ["run", "jump"]}, "no column 'jump'; it has run, sit"),
         ("path,x,y\na.mp4,1,0\n", {**VALUES, "labels": ["x", "z"]}, "no column 'z'; it has x, y"),
         ("path,x,y\na.mp4,1,0\n", {**VALUES, "labels": ["z"]}, "expected a column label or class"),
-        ("a.mp4 run;sit\n", {**LABELS, "labels": ["run"]}, "label 'sit' is none of the 1 classes"),
+        ("a.mp4 run;sit\n", {**LABELS, "labels": ["run"]}, "label 'sit' is not among the 1 class: 'run'"),
         ({"a.mp4": ["run"], "b.mp4": ["sit"]}, {"task": "classes"}, r"expected one label for each .*, got \['run'\]"),
         ("path,label,fps\na.mp4,,2\n", LABELS, "no classes of list train there"),
     ],

@@ -100,7 +100,7 @@ def test_official_layout(tmp_path):
     assert missing(videos) == ["gone.mp4"]
     named = read_videos("list", tmp_path, labels=["run", "jump", "walk"])
     assert pairs(named) == [("a.mp4", "run"), ("b.mp4", "walk"), ("c.mp4", "jump")]
-    with pytest.raises(AnnotationError, match=r"'2' is none of the 2 classes 'run', 'jump'"):
+    with pytest.raises(AnnotationError, match=r"'2' is not among the 2 classes: 'run', 'jump'"):
         read_videos("list", tmp_path, labels=["run", "jump"])
 
 

@@ -1,6 +1,7 @@
 """How a run is steered: what it trains, when it ends, which weights it leaves, and where it goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from timesformer_zoo import (
     TimeSformer,
     VideoDataset,
     VideoList,
+    VideoReadError,
     evaluate,
     find_lr,
     finetune,
@@ -29,7 +31,7 @@ from timesformer_zoo import (
     plan,
     read_videos,
 )
-from timesformer_zoo.data.batches import Draw
+from timesformer_zoo.data.order import Draw
 
 Output = pytest.CaptureFixture[str]
 PLAIN = Recipe(epochs=3, batch_size=4, lr=0.02, drop_path=0.0)
@@ -202,25 +204,27 @@ def test_a_balanced_run_goes_on_as_it_would_have(videos: VideoList, tmp_path: Pa
 # ---- which weights are the result, and when it ends ----
 
 
-def disturb(model: TimeSformer, from_epoch: int) -> Any:
-    def after(entry: dict[str, Any]) -> None:
-        if entry["epoch"] >= from_epoch:
-            with torch.no_grad():
-                model.head.weight.mul_(-3)
-
-    return after
+def observed(model: TimeSformer) -> list[TimeSformer]:
+    """The model that a run trains, a copy of the given one, once it has been called."""
+    seen: list[TimeSformer] = []
+    model.register_forward_pre_hook(lambda copy, _: seen.append(copy) if copy not in seen else None)
+    return seen
 
 
 def test_the_best_epoch_is_the_result_also_after_a_restart(videos: VideoList, val: VideoList, tmp_path: Path) -> None:
     weights: dict[int, dict[str, torch.Tensor]] = {}
     model = small()
+    trained = observed(model)
     recipe = replace(PLAIN, epochs=5, best="loss")
 
     def spoil(entry: dict[str, Any]) -> None:
-        weights[entry["epoch"]] = {name: value.clone() for name, value in model.state_dict().items()}
-        disturb(model, 2)(entry)
+        weights[entry["epoch"]] = {name: value.clone() for name, value in trained[0].state_dict().items()}
+        if entry["epoch"] >= 2:
+            with torch.no_grad():
+                trained[0].head.weight.mul_(-3)
 
     done = finetune(model, videos, recipe, tmp_path, val=val, progress=False, on_epoch=spoil)
+    assert not changed(small().state_dict(), model.state_dict())  # the given one, which a rerun starts from again
     losses = [entry["loss"] for entry in done.history]
     best = min(range(5), key=lambda i: losses[i]) + 1
     assert best == 2
@@ -293,6 +297,30 @@ def test_what_the_evaluation_would_refuse_is_refused_before_an_epoch(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("best", ["last", "loss"])
+def test_an_evaluation_that_fails_costs_no_epoch(
+    best: str, videos: VideoList, val: VideoList, tmp_path: Path, capsys: Output
+) -> None:
+    recipe = replace(PLAIN, best=best)
+    whole = finetune(small(), videos, recipe, tmp_path / "whole", val=val, progress=False)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"this is no video")
+    bad = replace(val, samples=(val.samples[0]._replace(path=str(damaged)), *val.samples[1:]))
+    with pytest.raises(VideoReadError, match=r'damaged.mp4: .*; on_error="skip" leaves it out'):
+        finetune(small(), videos, recipe, tmp_path / "run", val=bad, progress=False)
+    told: list[Any] = []
+    begun = plan(small(), videos, recipe, tmp_path / "run", val=val)
+    assert begun.done == 3
+    assert "resuming with the evaluation of epoch 1 of 3, from " in begun.report()
+    done = finetune(small(), videos, recipe, tmp_path / "run", val=val, on_epoch=told.append)
+    assert "resuming with the evaluation of epoch 1 of 3, from " in capsys.readouterr().err
+    assert told == done.history == whole.history
+    assert not changed(whole.model.state_dict(), done.model.state_dict())
+    # The state that is left has the evaluation, too.
+    again = finetune(small(), videos, recipe, tmp_path / "run", val=bad, progress=False)
+    assert (again.history, again.best) == (whole.history, whole.best)
+
+
 class Diary(GeneralTracker):
     """Of all that is logged."""
 
@@ -354,15 +382,38 @@ def test_a_finished_run_says_so_and_can_be_extended(videos: VideoList, tmp_path:
     assert again.history == first.history
     longer = finetune(small(), videos, replace(recipe, epochs=4), tmp_path)
     said = capsys.readouterr().err
-    # Half way down the cosine of four epochs.
-    assert "resuming at epoch 3 of 4, step 6 of 12, learning rate 0.01, from " in said
+    # Half way down the cosine of four epochs, and half a step.
+    assert "resuming at epoch 3 of 4, step 6 of 12, learning rate 0.00869, from " in said
     assert "epochs was 2 and is now 4" in said
     assert longer.history[:2] == first.history
     rates = [entry["lr"] for entry in longer.history]
     assert rates[2] > rates[1]  # a warm restart
     assert all(later < earlier for earlier, later in pairwise(rates[2:]))
-    with pytest.raises(ValueError, match=r"has 4 epochs of training behind it, and Recipe.epochs is 3"):
+    with pytest.raises(ValueError, match=r"has been trained for 4 of its epochs, and Recipe.epochs is 3"):
         finetune(small(), videos, replace(recipe, epochs=3), tmp_path)
+
+
+def test_a_run_goes_on_with_its_own_videos_and_weights_alone(videos: VideoList, films: Path, tmp_path: Path) -> None:
+    recipe = replace(PLAIN, epochs=1)
+    done = finetune(small(), videos, recipe, tmp_path / "run", progress=False)
+    first, *others = videos.samples
+    for other in (first._replace(target=2), first._replace(end=0.5), first._replace(path="other.mp4")):
+        with pytest.raises(
+            ValueError, match=r"made with names and targets of the videos \(digest\) = .*another folder"
+        ):
+            finetune(small(), replace(videos, samples=(other, *others)), recipe, tmp_path / "run", progress=False)
+    torch.manual_seed(1)
+    model = small()
+    with torch.no_grad():
+        model.blocks[0].mlp.fc1.weight[0, 0] += 1
+    with pytest.raises(ValueError, match=r"made with weights to start from \(digest, without the head\) = "):
+        finetune(model, videos, recipe, tmp_path / "run", progress=False)
+    # The head is made anew by each process, and the folder of the videos may have another place by now.
+    model = small()
+    model.reset_classifier(3)
+    moved = shutil.copytree(films, tmp_path / "moved")
+    again = finetune(model, read_videos("folder", moved), recipe, tmp_path / "run", progress=False)
+    assert not changed(done.model.state_dict(), again.model.state_dict())
 
 
 def test_with_constant_steps_extending_is_as_if_it_had_been_meant(videos: VideoList, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_refuses_nonsense(bright, options, message):
 
 
 def test_refuses_another_number_of_classes(bright):
-    with pytest.raises(ValueError, match="The model has 6 classes, the videos have 2"):
+    with pytest.raises(ValueError, match="The model has 6 classes, the videos have 2 classes: give"):
         evaluate(Fixed(), replace(bright, classes=("a", "b")), progress=False)
 
 

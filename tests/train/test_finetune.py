@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from timesformer_zoo import TimeSformer, VideoDataset, finetune, normalize_clips, read_videos
 from timesformer_zoo.train.optim import make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate
+from timesformer_zoo.train.recipe import RECIPES, Recipe, learning_rate, step_learning_rate
 from timesformer_zoo_cli import main
 
 PLAIN = Recipe(epochs=2, batch_size=4, lr=0.02, drop_path=0.0)
@@ -64,6 +64,17 @@ def test_cosine_with_warmup():
     assert all(later < earlier for earlier, later in pairwise(rates[4:]))
     assert rates[12] == pytest.approx(0.5)  # half way from 2 to 10
     assert rates[20] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine"])
+def test_no_step_is_lost_to_a_learning_rate_of_0(schedule):
+    recipe = Recipe(epochs=4, lr=1.0, schedule=schedule, milestones=(3,), warmup=2)
+    assert [step_learning_rate(recipe, step, 1) for step in range(2)] == [0.25, 0.75]
+    assert step_learning_rate(recipe, 3, 1) > 0.05
+    fine = [step_learning_rate(recipe, step, 100) for step in range(400)]
+    assert sum(fine) / 100 == pytest.approx(sum(step_learning_rate(recipe, step, 1) for step in range(4)), rel=1e-3)
+    if schedule == "steps":  # a milestone is where it was
+        assert fine[299:301] == pytest.approx([1.0, 0.1])
 
 
 def test_layer_decay_and_weight_decay_groups():
@@ -175,7 +186,7 @@ def test_accumulation_and_the_size_of_the_last_batch_change_nothing(videos, tmp_
     model, recipe = small(), Recipe(epochs=1, batch_size=9, lr=0.1, momentum=0.0, weight_decay=0.0, drop_path=0.0)
     by_hand = small()
     one = run(videos, tmp_path / "c", recipe, model)
-    from timesformer_zoo.data.batches import Draw
+    from timesformer_zoo.data.order import Draw
 
     data = VideoDataset(videos, by_hand, training=True)
     items = [data[Draw(i, 0)] for i in range(9)]
@@ -206,7 +217,7 @@ def test_skips_are_listed_and_not_learned_from(videos, tmp_path):
 
 
 def test_refuses_a_model_or_a_checkpoint_that_does_not_fit(videos, tmp_path):
-    with pytest.raises(ValueError, match=r"5 classes.* expected the 3 classes of the videos"):
+    with pytest.raises(ValueError, match=r"5 classes.* expected 3 classes, as the videos have"):
         run(videos, tmp_path, model=small(num_classes=5))
     once = Recipe(**{**PLAIN.to_dict(), "epochs": 1})
     run(videos, tmp_path, once)

@@ -112,7 +112,10 @@ def test_a_dry_run_says_what_a_run_then_does(videos: VideoList, val: VideoList, 
     assert longer.done == 9
     assert "resuming at epoch 4 of 4, step 9 of 12" in longer.report()
     assert "epochs was 3 and is now 4" in longer.report()
-    for wrong, says in ((replace(recipe, lr=1.0), "another folder to start"), (replace(recipe, epochs=2), "has 3 epo")):
+    for wrong, says in (
+        (replace(recipe, lr=1.0), "another folder to start"),
+        (replace(recipe, epochs=2), "for 3 of its epochs"),
+    ):
         with pytest.raises(ValueError, match=says):
             plan(model, videos, wrong, out, val=val)
     found = {path.name for path in out.iterdir()}
@@ -234,7 +237,7 @@ def test_without_validation_some_videos_choose_and_all_are_fitted(videos: VideoL
     assert done.history
     assert evaluate(done.model, videos, progress=False).top1 > 0.6
     one_each = video_list([Path(s.path) for s in videos.samples[::3]], [0, 1, 2])
-    with pytest.raises(ValueError, match="3 videos are too few"):
+    with pytest.raises(ValueError, match="Got 3 videos, expected enough to fit a head on"):
         probe(small(), one_each, RECIPE, tmp_path, progress=False)
 
 

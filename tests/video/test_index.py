@@ -1,14 +1,14 @@
-"""Files that are no complete video: each is one clear error."""
+"""Files that are no complete video: each is one clear error; and counts that are kept."""
 
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from videos import write_audio, write_video
+from videos import numbers_of, write_audio, write_video
 
 from timesformer_zoo import ClipSpec, TimesformerZooError, Video, VideoReadError, load_views
-from timesformer_zoo.video import container
+from timesformer_zoo.video import container, index
 
 
 def cut(path: Path, share: float) -> Path:
@@ -101,3 +101,32 @@ def test_a_file_that_the_system_refuses(
     with pytest.raises(VideoReadError, match=reason) as caught:
         Video(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_long_count_is_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMESFORMER_ZOO_CACHE", str(tmp_path / "cache"))
+    path = write_video(tmp_path / "a.mkv", frames=20, codec="mpeg4")  # its frames are counted by decoding
+    counted: list[str] = []
+
+    def count(media: container.Media) -> index.FrameIndex:
+        counted.append(media.path)
+        return by_decoding(media)
+
+    by_decoding = index._by_decoding
+    monkeypatch.setattr(index, "_by_decoding", count)
+    short = Video(path)
+    assert not (tmp_path / "cache").exists()  # it takes no time
+    monkeypatch.setattr(index, "_LONG", 0.0)
+    first, again = Video(path), Video(path)
+    assert len(counted) == 2
+    for video in (first, again):
+        assert (video.num_frames, video.fps) == (20, 25)
+        assert video.times.tolist() == short.times.tolist()
+        assert numbers_of(video.frames([3, 19])) == [3, 19]
+    (kept,) = (tmp_path / "cache" / "frames").iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])  # a damaged one is none
+    assert Video(path).num_frames == 20
+    assert len(counted) == 3
+    write_video(path, frames=10, codec="mpeg4")
+    assert Video(path).num_frames == 10
+    assert len(counted) == 4

@@ -69,10 +69,10 @@ class Faulty(source.FileSource):
             os._exit(3)
         return super().stream(places)
 
-isolated.FileSource = Faulty
-isolated.serve()
+serving.FileSource = Faulty
+serving.serve()
 """,
-).replace("from timesformer_zoo.video.isolated import serve", "from timesformer_zoo.video import isolated")
+).replace("from timesformer_zoo.video.serving import serve", "from timesformer_zoo.video import serving")
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 
@@ -263,15 +263,15 @@ def test_a_process_that_does_not_start_is_no_files_error(video: Path, faulty: No
 
 
 def test_what_native_code_prints_is_no_answer(video: Path, faulty: None, monkeypatch: Any) -> None:
-    noisy = "import ctypes; isolated.FileSource = lambda *a, **b: (ctypes.CDLL(None).puts(b'hm'), Faulty(*a, **b))[1]\n"
-    monkeypatch.setattr(isolated, "_START", FAULTY.replace("isolated.serve()", noisy + "isolated.serve()"))
+    noisy = "import ctypes; serving.FileSource = lambda *a, **b: (ctypes.CDLL(None).puts(b'hm'), Faulty(*a, **b))[1]\n"
+    monkeypatch.setattr(isolated, "_START", FAULTY.replace("serving.serve()", noisy + "serving.serve()"))
     assert numbers_of(Video(video, isolated=True).frames([3, 8])) == [3, 8]
 
 
 def test_an_interrupt_leaves_no_half_answer(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Video(video, isolated=True)
     with monkeypatch.context() as patch:
-        patch.setattr(isolated, "_receive", mock.Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(isolated, "receive", mock.Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             file.frames([3])
     assert numbers_of(file.frames([20, 4])) == [20, 4]

@@ -16,6 +16,8 @@ from rich.progress import Progress
 
 from timesformer_zoo.cli.common import engine_of, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
+from timesformer_zoo.engine.results import keys_of_errors
+from timesformer_zoo.engine.work import key_of, named
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest
 from timesformer_zoo.model.timesformer import TimeSformer
@@ -23,6 +25,7 @@ from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.words import counted
 
 __all__ = ["run"]
 
@@ -41,6 +44,10 @@ def run(args: Namespace) -> int:
     engine = engine_of(args)
     videos = list(find_videos(args.videos))
     work = Classify(**{field.name: getattr(args, field.name) for field in fields(Classify) if field.name != "watch"})
+    failed = 0  # by earlier runs
+    if args.out is not None and not args.retry_errors:
+        known = keys_of_errors(args.out)
+        failed = sum(problem is None and key_of(named(path)) in known for path, problem in videos)
     console = Console(stderr=True)
     answers: list[Answer] = []
     done = errors = 0
@@ -66,7 +73,7 @@ def run(args: Namespace) -> int:
                     print("\n".join(_lines(answer)), flush=True)
             bar.update(task, completed=done)
     if args.out is not None:
-        _print_counts(args, done, len(videos) - done, errors)
+        _print_counts(args, done, len(videos) - done, errors, failed)
     elif len(answers) > 1 and not args.json and any("timeline" in answer for answer in answers):
         _print_table(answers)
     return 1 if errors else 0
@@ -198,7 +205,7 @@ def _lines(answer: Answer) -> list[str]:
         rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
         return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
-    seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
+    seen = f"{counted(clips, 'clips')} × {counted(crops, 'crops')}"
     if answer["start"] is not None:
         seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
     said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
@@ -208,7 +215,7 @@ def _lines(answer: Answer) -> list[str]:
 
 def _windows_in_words(answer: Answer) -> str:
     windows = answer["windows"]
-    words = f"{windows['count']} window{'s' * (windows['count'] > 1)} of {windows['seconds']:.1f} s"
+    words = f"{counted(windows['count'], 'windows')} of {windows['seconds']:.1f} s"
     gaps = windows["every"] is not None and windows["every"] > windows["seconds"] * 1.01
     words += f", one every {windows['every']:.1f} s," if gaps else ""
     return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
@@ -255,9 +262,11 @@ def _print_table(answers: Sequence[Answer]) -> None:
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
 
 
-def _print_counts(args: Namespace, done: int, before: int, errors: int) -> None:
+def _print_counts(args: Namespace, done: int, before: int, errors: int, errors_before: int) -> None:
     """Of rows that are in a folder and not printed."""
     if args.json:
-        print_json({"out": str(args.out), "done": done, "before": before, "errors": errors})
-    else:
-        print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before")
+        counts = {"done": done, "before": before, "errors": errors, "errors_before": errors_before}
+        print_json({"out": str(args.out), **counts})
+        return
+    again = f", {errors_before} of them with an error (--retry-errors does these again)" if errors_before else ""
+    print(f"{args.out}: {done} done, {errors} of them with an error; {before} were there before{again}")

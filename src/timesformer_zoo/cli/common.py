@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import sys
 from argparse import Namespace
@@ -17,6 +16,8 @@ from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
 from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
 from timesformer_zoo.video.shards import is_member
+from timesformer_zoo.words import counted
+from timesformer_zoo.writing import to_json
 
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluation import Evaluation
@@ -34,7 +35,10 @@ def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | No
     """
     for name in names:
         if name == "-":
-            yield from find_videos(line for line in map(str.strip, sys.stdin) if line not in ("", "-"))
+            listed = [line for line in map(str.strip, sys.stdin) if line not in ("", "-")]
+            yield from find_videos(listed)
+            if not listed:
+                yield name, VideoReadError(f"{name}: no names on standard input")
             continue
         if is_elsewhere(name):  # before a ? in it is taken for a pattern
             yield from _behind(name)
@@ -67,7 +71,8 @@ def data_in_words(args: Namespace) -> str:
 def result_of(evaluation: Evaluation, args: Namespace) -> Result:
     """What a card says of an evaluation."""
     fold = f", fold {evaluation.fold}" if evaluation.fold else ""
-    how = f"{evaluation.count} videos, {evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    how = f"{evaluation.clips} × {evaluation.crops} views, {evaluation.protocol} protocol"
+    how = f"{counted(evaluation.count, 'videos')}, {how}"
     return Result(evaluation.card_metrics, data_in_words(args) + fold, evaluation.split, how)
 
 
@@ -100,4 +105,4 @@ def engine_of(args: Namespace) -> Engine:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One object in one line, at once, so that a program can read it while the next is worked on."""
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    print(to_json(values), flush=True)

@@ -29,6 +29,7 @@ from timesformer_zoo.train.plan import plan
 from timesformer_zoo.train.probe import PROBE_FIELDS, probe
 from timesformer_zoo.train.recipe import RECIPES, Recipe
 from timesformer_zoo.train.tracking import check_trackers, start_trackers
+from timesformer_zoo.words import counted
 from timesformer_zoo.writing import current, expect_writable, write_json
 
 __all__ = ["run"]
@@ -110,13 +111,11 @@ def _find_lr(args: Namespace, found: LearningRates, is_main: bool, say: Callable
         return
     picture = args.out / "learning_rate.png"
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         found.plot(picture)
         say(f"curve in {picture}")
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        args.out.rmdir() if not any(args.out.iterdir()) else None
         say("no curve: it needs matplotlib (pip install 'timesformer-zoo[plots]')")
     if args.json:
         print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
@@ -136,8 +135,9 @@ def _leave(
     values = {"name": args.recipe, **recipe.to_dict()}
     if args.probe:
         values = {"name": "linear probe", **{name: values[name] for name in PROBE_FIELDS}}
+    things = counted(len(train.classes), train.things)
     facts = CardFacts(
-        training_data=f"{data_in_words(args)}: {len(train.samples)} videos in {len(train.classes)} {train.things}.",
+        training_data=f"{data_in_words(args)}: {counted(len(train.samples), 'videos')} in {things}.",
         recipe=values,
         history=done.history,
     )

@@ -101,7 +101,7 @@ def run(args: Namespace) -> int:
         row
         for row in list_models(args.pattern)
         if args.mode in (None, row.mode)
-        and args.task in (None, row.labels or "none")
+        and args.labels in (None, row.labels or "none")
         and args.licence in (None, row.license)
     ]
     for row in rows if args.json else ():
@@ -109,7 +109,7 @@ def run(args: Namespace) -> int:
     if rows and not args.json:
         _print_table(rows)
     if not rows:
-        options = {"--mode": args.mode, "--task": args.task, "--licence": args.licence}
+        options = {"--mode": args.mode, "--labels": args.labels, "--licence": args.licence}
         given = [repr(args.pattern), *(f"{name} {value}" for name, value in options.items() if value)]
         print(f"timesformer-zoo list: there is no model for {' and '.join(given)}", file=sys.stderr)
     return 0 if rows else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from dataclasses import replace
 
@@ -17,13 +18,7 @@ def run(args: Namespace) -> int:
 
     What the model's own card says is taken over; the options add to it, or say otherwise.
     """
-    metrics = {}
-    for metric in args.metric:
-        name, _, value = metric.partition("=")
-        try:
-            metrics[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--metric {metric}: expected NAME=VALUE with a number, as accuracy=0.93") from None
+    metrics = dict(map(_metric, args.metric))
     model, facts, folder = load_model(args.model), card_facts(args.model), local_folder(args.model)
     example = args.example
     if example is None and folder is not None and facts.example and (folder / facts.example).is_file():
@@ -49,3 +44,14 @@ def run(args: Namespace) -> int:
     else:
         print(commit.commit_url)
     return 0
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name.strip() or not math.isfinite(number):
+        raise ValueError(f"--metric {text}: expected NAME=VALUE with a number, as accuracy=0.93")
+    return name.strip(), number

@@ -1,29 +1,28 @@
-"""Videos as batches: a torch Dataset, the samplers and the collate function that make a run repeatable.
+"""Videos as batches: a torch Dataset, and the loader of what it gives.
 
     dataset = VideoDataset(read_videos("folder", "videos"), model, training=True)
     steps = StepSampler(len(dataset), batch_size=16, stop=1000)
     for batch in make_loader(dataset, steps, workers=4):
         ...
 
-Each random choice about a clip follows from (seed, epoch, sample) alone: it is the same for any number of workers and
-processes, and after a restart. A video that cannot be read stops the run, or is left out and listed: as the user says.
+Each random choice about a clip follows from (seed, epoch, sample) alone, as the order of the clips does (`order.py`). A
+video that cannot be read stops the run, or is left out and listed: as the user says.
 
 Legend: B videos, V views, C channels, T frames, H W pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision import tv_tensors
 
-from timesformer_zoo.data.balance import balanced_order
+from timesformer_zoo.data.order import Draw, seed_of
 from timesformer_zoo.data.targets import TASKS
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.errors import MissingVideosError, VideoReadError
@@ -32,18 +31,10 @@ from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.transform import random_crop
 from timesformer_zoo.video.views import gather_views
 
-__all__ = ["Batch", "Draw", "StepSampler", "VideoDataset", "make_loader", "seed_of", "shares"]
+__all__ = ["Batch", "Item", "OnError", "VideoDataset", "Where", "make_loader"]
 
 OnError = Literal["fail", "skip"]
 Where = Literal["start", "middle"]
-
-
-class Draw(NamedTuple):
-    """Which sample, and in which epoch: with the seed, all that a training clip depends on."""
-
-    sample: int
-    epoch: int
-    turn: int = 0  # of the sample in this epoch, where it may have several
 
 
 class Item(NamedTuple):
@@ -63,11 +54,6 @@ class Batch(NamedTuple):
     targets: torch.Tensor  # (B,) int64, or (B, K) float32
     indices: torch.Tensor  # (B,) int64, of the samples
     skipped: tuple[tuple[int, str], ...]  # (index, reason)
-
-
-def seed_of(*parts: int) -> int:
-    """One seed from several numbers, without the collisions of a sum."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class VideoDataset(Dataset[Item]):
@@ -141,7 +127,7 @@ class VideoDataset(Dataset[Item]):
             clips = self._training_clips(sample, seed) if self.training else self._test_views(sample)
         except VideoReadError as error:
             if self.on_error == "fail":
-                raise
+                raise VideoReadError(f'{error}; on_error="skip" leaves it out') from error
             return Item(None, target, index, str(error))
         return Item(clips, target, index)
 
@@ -200,106 +186,6 @@ def clip_places(spec: ClipSpec, where: Where) -> list[tuple[int, int]]:
     return [(2 * clip + 1, 2 * spec.clips) for clip in range(spec.clips)]
 
 
-class StepSampler(Sampler[list[Draw]]):
-    """The batches of a training run, for one of several processes: what a step sees depends on seed and step alone.
-
-    An epoch is an `order` of the samples, cut into steps of `batch_size`; the last one may be smaller. A step is
-    dealt out to the processes, and in each to `accumulation` micro-batches: none is padded and some may be empty.
-
-    Args:
-        size: number of samples.
-        batch_size: samples of a step, over all processes.
-        stop: steps to go, counted from the beginning of the run.
-        start: steps done before.
-        accumulation: micro-batches of a step in a process.
-        rank, world: this process, and how many there are.
-        shards, window: see `order`.
-        balance: the samples' classes, to draw each class equally often (`balanced_order`); None: each sample once.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        stop: int,
-        *,
-        start: int = 0,
-        accumulation: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        shards: Sequence[int] = (),
-        window: int | None = None,
-        balance: Sequence[int] | None = None,
-    ) -> None:
-        if balance is not None and len(balance) != size:
-            raise ValueError(f"balance has {len(balance)} classes, expected one for each of {size} samples")
-        if balance is not None and window is not None:
-            raise ValueError(
-                f"balance draws samples from everywhere, window {window} from near each other: choose one; window=None "
-                "shuffles all"
-            )
-        if min(size, batch_size, accumulation, world) < 1 or not 0 <= rank < world:
-            raise ValueError(
-                f"size {size}, batch_size {batch_size}, accumulation {accumulation} and world {world} must be 1 or "
-                f"more, and rank {rank} below world"
-            )
-        self.size, self.batch_size, self.start, self.stop = size, batch_size, start, stop
-        self.accumulation, self.seed, self.rank, self.world = accumulation, seed, rank, world
-        self.shards, self.window, self.balance = shards, window, balance
-        self.steps_per_epoch = -(-size // batch_size)
-
-    def __len__(self) -> int:
-        return max(self.stop - self.start, 0) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        draws: list[Draw] = []
-        for step in range(self.start, self.stop):
-            epoch, first = divmod(step, self.steps_per_epoch)
-            if not draws or first == 0:
-                draws = self._draws(epoch)
-            mine = draws[first * self.batch_size : (first + 1) * self.batch_size]
-            for part in range(self.accumulation):
-                yield mine[self.rank + part * self.world :: self.world * self.accumulation]
-
-    def _draws(self, epoch: int) -> list[Draw]:
-        seed = seed_of(self.seed, epoch)
-        if self.balance is not None:
-            generator = torch.Generator().manual_seed(seed)
-            return [Draw(sample, epoch, turn) for sample, turn in balanced_order(self.balance, generator)]
-        return [Draw(i, epoch) for i in order(self.size, seed, self.shards, self.window)]
-
-
-def order(size: int, seed: int, shards: Sequence[int] = (), window: int | None = None) -> list[int]:
-    """The order of an epoch, which follows from the seed alone.
-
-    Args:
-        size: number of samples.
-        shards: how many of them, in order, lie together; the shards are then permuted.
-        window: so many samples of what follows from that, one window behind the other, are permuted; None: all samples
-            are, so that shards do not matter.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    if window is None:
-        return torch.randperm(size, generator=generator).tolist()
-    if window < 1 or sum(shards) != size:
-        raise ValueError(f"window {window} must be 1 or more, and shards of {sum(shards)} samples have all {size}")
-    parts = torch.arange(size).split(list(shards))
-    row = torch.cat([parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()])
-    shuffled = [part[torch.randperm(len(part), generator=generator)] for part in row.split(window)]
-    return torch.cat(shuffled).tolist()
-
-
-def shares(size: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-    """Batches of one process that, with those of the others, cover all samples; as many batches in each process.
-
-    A process that has fewer samples gets sample 0 once more, so whoever gathers results keeps one for each index.
-    """
-    mine = list(range(rank, size, world))
-    mine += [0] * (-(-size // world) - len(mine))
-    return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-
-
 @dataclass(frozen=True)
 class Collate:
     """Items to a batch; a class, so that it knows the shape of a clip and of a target when there is none."""
@@ -309,7 +195,13 @@ class Collate:
     no_targets: torch.Tensor  # (0,) or (0, K)
     training: bool = False
 
-    def __call__(self, items: list[Item]) -> Batch:
+    def __call__(self, items: list[Item | Exception]) -> Batch | Exception:
+        for item in items:
+            if isinstance(item, Exception):
+                return item
+        return self._batch(cast("list[Item]", items))
+
+    def _batch(self, items: list[Item]) -> Batch:
         read = [item for item in items if item.clips is not None]
         clips = [item.clips for item in read]
         none = (0, self.views, 3 if self.training else self.spec.in_chans, self.spec.num_frames, *self.spec.size)
@@ -321,6 +213,30 @@ class Collate:
             indices=torch.tensor([item.sample for item in read], dtype=torch.int64),
             skipped=tuple((item.sample, item.error) for item in items if item.clips is None),
         )
+
+
+@dataclass(frozen=True)
+class _Caught(Dataset["Item | Exception"]):
+    """A data set that gives an error of a video as a value, by which a worker's comes here as what it is.
+
+    What is raised in a worker, torch turns into one whose message is the worker's traceback.
+    """
+
+    dataset: VideoDataset
+
+    def __getitem__(self, draw: int | Draw) -> Item | Exception:
+        try:
+            return self.dataset[draw]
+        except (VideoReadError, ModuleNotFoundError) as error:
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's own iterators have no more than this
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def make_loader(
@@ -336,10 +252,13 @@ def make_loader(
         batches: lists of what the dataset is asked for, such as a `StepSampler` or `shares`.
         workers: processes that decode, with one thread each; 0: decode here, with all threads.
         pin_memory: None: if there is a GPU.
+
+    Raises:
+        VideoReadError: when a batch is taken: one of its videos can't be read, and the data set's on_error is "fail".
     """
     spec = dataset.spec
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # of items, which are collated to batches
+    return _Loader(
+        _Caught(dataset),
         batch_sampler=batches,  # type: ignore[arg-type]  # a list of lists is fine
         num_workers=workers,
         collate_fn=Collate(
@@ -350,9 +269,3 @@ def make_loader(
         ),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
     )
-
-
-def with_views(model_or_spec: Any, clips: int | None = None, crops: int | None = None) -> ClipSpec:
-    """The spec with another number of test views; None: as it is."""
-    spec = clip_spec(model_or_spec)
-    return replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)

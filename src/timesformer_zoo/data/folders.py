@@ -11,6 +11,7 @@ from typing import NamedTuple
 from timesformer_zoo.data.annotations import SPLIT_WORDS, Place, Request, Row, split_of
 from timesformer_zoo.data.index import VideoIndex, has_video_suffix, holds_videos, video_stem
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.words import counted
 
 __all__ = ["folder_classes", "folder_rows"]
 
@@ -107,4 +108,5 @@ def _note(request: Request, splits: dict[str, Path]) -> None:
         request.notes.append(f"beside the folders of splits, and not read: {', '.join(beside[:5])}")
     for folder in {request.root, splits.get(request.split, request.root)}:
         if loose := sorted(path.name for path in folder.iterdir() if has_video_suffix(path.name) and path.is_file()):
-            request.notes.append(f"{len(loose)} videos in no class folder, and not read: {folder / loose[0]} …")
+            number = counted(len(loose), "videos")
+            request.notes.append(f"{number} in no class folder, and not read: {folder / loose[0]} …")

@@ -13,8 +13,10 @@ from typing import Any
 from timesformer_zoo.data.index import has_video_suffix
 from timesformer_zoo.data.tables import column_name, parse_json
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.video.cache import cache_folder
 from timesformer_zoo.video.remote import shown
-from timesformer_zoo.video.shards import Shard, cache_folder, read_shard
+from timesformer_zoo.video.shards import Shard, read_shard
+from timesformer_zoo.words import counted
 
 __all__ = ["expand", "shard_records"]
 
@@ -58,7 +60,7 @@ def shard_records(paths: Sequence[Path], notes: list[str]) -> Iterator[tuple[Pat
             videos = [name for name in members if has_video_suffix(name)]
             if len(videos) != 1:
                 raise AnnotationError(
-                    f"{shown(shard.path)}: sample {key} has {len(videos)} videos among "
+                    f"{shown(shard.path)}: sample {key} has {counted(len(videos), 'videos')} among "
                     f"{', '.join(map(os.path.basename, members))}; expected one."
                 )
             yield path, f"{shard.path}::{videos[0]}", _record(shard, members, key)

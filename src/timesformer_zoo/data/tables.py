@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from timesformer_zoo.data.index import has_video_suffix
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.words import counted
 
 __all__ = ["COLUMNS", "column_name", "parse_json", "read_list", "read_records", "read_text"]
 
@@ -283,7 +284,8 @@ class _Lines:
                 )
             entries.append((entry.name, entry.label))
         if comments and self.notes is not None:
-            self.notes.append(f"{self.path.name}: {comments} lines that start with # name no video: taken as comments")
+            lines = counted(comments, "lines")
+            self.notes.append(f"{self.path.name}: {lines} with # at the start and no video's name: taken as comments")
         if all(has_video_suffix(label) and not has_video_suffix(name) for name, label in entries):
             return [(name, label) for label, name in entries]
         return entries

@@ -15,6 +15,7 @@ import torch
 from timesformer_zoo.data.annotations import Row, class_key
 from timesformer_zoo.data.tables import COLUMNS
 from timesformer_zoo.errors import AnnotationError
+from timesformer_zoo.words import counted
 
 __all__ = ["TASKS", "Target", "Task", "Understood", "understand"]
 
@@ -108,9 +109,8 @@ def understand(
         for row, target in zip(rows, targets, strict=True):
             joined.setdefault(row.places, (row, []))[1].append(target)
         if len(joined) < len(rows):
-            notes.append(
-                f"{len(rows) - len(joined)} more rows of videos that have one already: their labels are joined"
-            )
+            more = counted(len(rows) - len(joined), "rows")
+            notes.append(f"{more} of a video that another row has, too: the labels of such rows are joined")
         rows, targets = [row for row, _ in joined.values()], [join(parts) for _, parts in joined.values()]
     return Understood(task, classes, rows, targets, tuple(notes))
 
@@ -157,6 +157,10 @@ def _fraction(texts: Iterable[str]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'columns')}, {_some(names)}"
 
 
 def _is_number(text: str) -> bool:
@@ -216,7 +220,7 @@ def _index(label: str, by_key: dict[str, int], classes: Sequence[str], data: str
     if index is None or index >= len(classes):
         shown = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
         raise AnnotationError(
-            f"{data}: label {label!r} is none of the {len(classes)} classes {shown}. Check `labels`"
+            f"{data}: label {label!r} is not among the {counted(len(classes), 'classes')}: {shown}. Check `labels`"
             + (", and whether indices start at 0." if index == len(classes) else ".")
         )
     return index
@@ -229,7 +233,11 @@ def _read_labels(reader: _Reader) -> _Read:
     if all(row.label is None for row in reader.rows) and (columns := reader.columns(_is_flag, "0 or 1")):
         flags = [[_FLAGS[cell.lower()] for cell in reader.cells(name)] for name in columns]
         targets = [tuple(i for i, flag in enumerate(row) if flag) for row in zip(*flags, strict=True)]
-        return tuple(reader.names or columns), targets, f"a label for each of the columns {_some(columns)}"
+        return (
+            tuple(reader.names or columns),
+            targets,
+            f"a label for each of {_columns(columns)}",
+        )
     known = {class_key(name) for name in reader.names or ()}
     texts = [row.label for row in reader.rows if isinstance(row.label, str) and class_key(row.label) not in known]
     separators = r"[;|]" if any(re.search(r"[;|]", text) for text in texts) else ","
@@ -262,7 +270,11 @@ def _read_values(reader: _Reader) -> _Read:
     columns = reader.columns(_is_number, "a number")
     if columns and (reader.names or not all(numbers)):
         cells = [list(map(float, reader.cells(name))) for name in columns]
-        return reader.names or tuple(columns), list(zip(*cells, strict=True)), f"values of the columns {_some(columns)}"
+        return (
+            reader.names or tuple(columns),
+            list(zip(*cells, strict=True)),
+            f"values of {_columns(columns)}",
+        )
     count = len(reader.names or (numbers[0] if numbers else ()))
     for row, values in zip(reader.rows, numbers, strict=True):
         if row.label is None:

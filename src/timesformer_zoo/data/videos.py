@@ -25,6 +25,7 @@ from timesformer_zoo.data.targets import TASKS, Target, understand
 from timesformer_zoo.errors import AnnotationError
 from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.remote import as_path, asking, shown
+from timesformer_zoo.words import counted
 
 __all__ = ["DATASETS", "TASKS", "Sample", "Target", "VideoList", "read_videos", "video_list"]
 
@@ -107,12 +108,14 @@ class VideoList:
         """
         title = f"{self.name} {self.split}" + (f", fold {self.fold}" if self.fold else "")
         total = len(self.samples) + len(self.missing)
-        lines = [f"{title}: {total} videos in {len(self.classes)} {self.things}, {len(self.samples)} found"]
+        things = counted(len(self.classes), self.things)
+        lines = [f"{title}: {counted(total, 'videos')} in {things}, {len(self.samples)} found"]
         lines[0] += f", {len(self.missing)} missing" if self.missing else ""
         lines += [f"  {note}" for note in self.notes]
         if self.window is not None:
             lines.append(
-                f"  {len(self.shards)} shards; in training in random order, their samples in windows of {self.window}"
+                f"  {counted(len(self.shards), 'shards')}; in training in random order, their samples in windows of "
+                f"{self.window}"
             )
         lines += self._spread() if self.task == "regression" else self._sizes(per_class)
         lines += [f"  missing: {sample.path}" for sample in self.missing[:5]]
@@ -128,7 +131,7 @@ class VideoList:
         of = "in a class" if self.task == "classes" else "with a label"
         lines = [f"  videos {of}: {sizes[0]} to {sizes[-1]}, median {sizes[len(sizes) // 2]}"]
         if without := sum(sample.target == () for sample in self.samples):
-            lines.append(f"  {without} videos without any label")
+            lines.append(f"  {counted(without, 'videos')} without any label")
         for name, (found, missing) in counts.items():
             if per_class or missing or not found:
                 lines.append(f"  {found:6} {name}" + (f" ({missing} missing)" if missing else ""))

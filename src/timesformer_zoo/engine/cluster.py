@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from timesformer_zoo.engine.work import Row, Work, of_error, row_of
+from timesformer_zoo.engine.work import Row, Work, of_error, of_video, row_of
 from timesformer_zoo.errors import ClusterError, VideoReadError
 from timesformer_zoo.video.remote import masked, shown
+from timesformer_zoo.words import counted
 
 __all__ = ["RayEngine"]
 
@@ -111,7 +112,7 @@ class RayEngine:
             raise ClusterError(f"Ray gave up: {shown(' '.join(str(error).split()))}") from error
         if due:
             raise ClusterError(
-                f"{len(due)} videos got no answer, {masked(next(iter(due.values())))} first; run it again"
+                f"{counted(len(due), 'videos')} got no answer, {masked(next(iter(due.values())))} first; run it again"
             )
 
     def _room(self, machines: list[dict[str, float]], gpus: float) -> int:
@@ -178,8 +179,8 @@ class _Worker:
                     return dict(self._answer(path))
             except VideoReadError as error:
                 return of_error(path, error)
-            except (ValueError, TypeError):
-                raise
+            except (ValueError, TypeError) as error:
+                raise of_video(path, error) from None
             except Exception as error:
                 reason = f"{type(error).__name__}: {error} ({self._attempts} times)"
         return of_error(path, f"{path}: {reason}")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from timesformer_zoo.engine.cluster import RayEngine
 from timesformer_zoo.engine.results import ResultFolder
-from timesformer_zoo.engine.work import Row, Work, of_error, row_of
+from timesformer_zoo.engine.work import Row, Work, of_error, of_video, row_of
 from timesformer_zoo.errors import VideoReadError
 
 __all__ = ["ENGINES", "Engine", "LocalEngine", "map_videos"]
@@ -25,15 +25,18 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """This process, one video after another, in their order. Whatever is no VideoReadError is raised."""
+    """This process, one video after another, in their order. Whatever is no VideoReadError is raised, and names it."""
 
     def run(self, work: Work, videos: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
         answer = work.load()
         for number, path in videos:
             try:
-                yield number, row_of(path, answer(path))
+                row = row_of(path, answer(path))
             except VideoReadError as error:
-                yield number, row_of(path, of_error(path, error))
+                row = row_of(path, of_error(path, error))
+            except Exception as error:
+                raise of_video(path, error) from error
+            yield number, row
 
 
 ENGINES: Mapping[str, type[LocalEngine] | type[RayEngine]] = {"local": LocalEngine, "ray": RayEngine}

@@ -17,12 +17,14 @@ from typing import IO, Any
 
 from timesformer_zoo.engine.work import Row, key_of, named
 from timesformer_zoo.errors import OutputError
-from timesformer_zoo.writing import clear, flush, whole_file, write_json, writing
+from timesformer_zoo.writing import clear, flush, to_json, whole_file, write_json, writing
 
-__all__ = ["ResultFolder"]
+__all__ = ["ResultFolder", "keys_of_errors"]
 
 _ROWS = 10_000  # of a part: a thousand files for ten million videos
 _PARTIAL = ".partial"
+_SETTINGS = "settings.json"
+_LOCK = ".lock"
 
 
 class ResultFolder:
@@ -42,12 +44,14 @@ class ResultFolder:
         self, folder: str | os.PathLike[str], settings: Mapping[str, Any], *, retry_errors: bool = False
     ) -> None:
         self._folder = Path(folder)
+        self._is_new = not self._folder.exists()
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self._folder)
         try:
             clear(self._folder)
-            self._expect(json.loads(json.dumps(settings)))
+            self._settings = json.loads(to_json(settings))
+            self._expect(self._settings)
             for partial in self._folder.glob(f"part-*.jsonl{_PARTIAL}"):
                 with writing(partial):
                     _cut(partial)
@@ -61,7 +65,7 @@ class ResultFolder:
             self._file: IO[bytes] | None = None
             self._count = 0
         except BaseException:
-            self._lock.close()
+            self._leave()
             raise
 
     def __enter__(self) -> ResultFolder:
@@ -73,7 +77,15 @@ class ResultFolder:
         try:
             self._end_part()
         finally:
-            self._lock.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """A folder that is this run's, and without a row, goes: the run was refused."""
+        self._lock.close()
+        if self._is_new and os.listdir(self._folder) == [_LOCK]:
+            with suppress(OSError):  # another run has come
+                (self._folder / _LOCK).unlink()
+                self._folder.rmdir()
 
     def claim(self, path: str) -> bool:
         """Whether a video is to be done: it is neither in the folder, nor was it claimed before."""
@@ -91,6 +103,8 @@ class ResultFolder:
         """
         with writing(self._folder):
             if self._file is None:
+                if not (self._folder / _SETTINGS).exists():
+                    write_json(self._folder / _SETTINGS, self._settings)
                 self._file = open(self._folder / f"part-{self._number:05}.jsonl{_PARTIAL}", "xb")  # noqa: SIM115
             self._file.write(_line(row))
             self._file.flush()
@@ -106,14 +120,13 @@ class ResultFolder:
             self._file, self._number, self._count = None, self._number + 1, 0
 
     def _expect(self, settings: dict[str, Any]) -> None:
-        """Of the rows in the folder; of an empty one, from now on."""
-        path = self._folder / "settings.json"
+        """Of the rows in the folder, if there are any."""
+        path = self._folder / _SETTINGS
         if not path.exists():
             if any(self._folder.glob("part-*")):
                 raise OutputError(
                     f"{self._folder} has rows and no settings.json, which says of what; choose another folder"
                 )
-            write_json(path, settings)
             return
         try:
             before = dict(json.loads(path.read_text("utf-8")))
@@ -132,9 +145,19 @@ class ResultFolder:
             )
 
 
+def keys_of_errors(folder: str | os.PathLike[str]) -> set[str]:
+    """Of the videos that a folder has an error of, as `key_of` gives them; none if there is no such folder yet."""
+    found: set[str] = set()
+    for part in Path(folder).glob("part-*"):
+        with part.open("rb") as file:
+            rows = (json.loads(line) for line in file if b'"error": ' in line and _is_row(line))
+            found.update(key_of(row) for row in rows if "error" in row)
+    return found
+
+
 def _locked(folder: Path) -> IO[bytes]:
     """A file whose lock the system frees when this process ends, however it ends."""
-    file = open(folder / ".lock", "ab")  # noqa: SIM115
+    file = open(folder / _LOCK, "ab")  # noqa: SIM115
     try:
         if os.name == "nt":
             import msvcrt
@@ -153,10 +176,7 @@ def _locked(folder: Path) -> IO[bytes]:
 
 
 def _line(row: Row) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a file's name that is no text, which Python reads with surrogates
-        return json.dumps(row).encode() + b"\n"
+    return to_json(row).encode() + b"\n"
 
 
 def _number(part: Path) -> int:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from timesformer_zoo.errors import TimesformerZooError
 from timesformer_zoo.video.remote import masked, shown, without_login
 
-__all__ = ["Row", "Work", "key_of", "named", "of_error", "row_of"]
+__all__ = ["Row", "Work", "key_of", "named", "of_error", "of_video", "row_of"]
 
 Row = dict[str, Any]
 
@@ -66,6 +67,16 @@ def row_of(path: str, answer: Mapping[str, Any]) -> Row:
 def of_error(path: str, error: object) -> Row:
     """A video's answer that there is none. What was said of it may have its address in it."""
     return {"error": shown(str(error).replace(path, masked(path)))}
+
+
+def of_video(path: str, error: Exception) -> Exception:
+    """What is not of the video, but happened with it, so that who reads it can try that one: with its name."""
+    if isinstance(error, (TimesformerZooError, ImportError)):  # these say of what they are
+        return error
+    for kind in (ValueError, TypeError):
+        if isinstance(error, kind):
+            return kind(f"{masked(path)}: {error}")
+    return RuntimeError(f"{masked(path)}: {type(error).__name__}: {error}")
 
 
 def key_of(row: Row) -> str:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from timesformer_zoo.data.batches import OnError, VideoDataset, Where, make_loader, shares, with_views
+from timesformer_zoo.data.batches import OnError, VideoDataset, Where, make_loader
+from timesformer_zoo.data.order import shares
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import OUTPUTS, inference, tell
 from timesformer_zoo.train.evaluation import Evaluation, Outcome
@@ -21,6 +22,7 @@ from timesformer_zoo.train.metrics import confusion
 from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.video.clip import ClipSpec, clip_spec
 from timesformer_zoo.video.remote import shown
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,9 +80,10 @@ def evaluate(
         raise ValueError(f"Unknown protocol {protocol!r}. Choose from: {', '.join(PROTOCOLS)}.")
     plain: Any = model if accelerator is None else accelerator.unwrap_model(model)
     if plain.num_classes != len(videos.classes):
-        raise ValueError(f"The model has {plain.num_classes} classes, the videos have {len(videos.classes)}.")
+        got, things = counted(plain.num_classes, "classes"), counted(len(videos.classes), videos.things)
+        raise ValueError(f"The model has {got}, the videos have {things}: give a model that was trained for these.")
     chosen = PROTOCOLS[protocol]
-    spec = with_views(plain, clips, crops)
+    spec = clip_spec(plain).with_views(clips, crops)
     if spec.task != videos.task:
         raise ValueError(
             f"The model is for {spec.task} (its ClipSpec.task), the videos are of kind {videos.task!r}: read them with "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from timesformer_zoo.train.metrics import Scores
 from timesformer_zoo.train.objective import OBJECTIVES
 from timesformer_zoo.train.plots import plot_confusion
 from timesformer_zoo.video.origin import Readable
-from timesformer_zoo.writing import whole_file, write_json
+from timesformer_zoo.words import counted
+from timesformer_zoo.writing import to_json, whole_file, write_json
 
 __all__ = ["Evaluation", "Mean", "Outcome", "mean_of"]
 
@@ -100,7 +100,7 @@ class Evaluation:
         """
         folder = Path(folder)
         write_json(folder / "results.json", self.to_dict())
-        rows = [json.dumps(video.to_dict(), ensure_ascii=False) + "\n" for video in self.videos]
+        rows = [to_json(video.to_dict()) + "\n" for video in self.videos]
         with whole_file(folder / "predictions.jsonl") as partial:
             partial.write_text("".join(rows), encoding="utf-8")
         if self.confusion is None:
@@ -115,8 +115,8 @@ class Evaluation:
         """One line, and one for each video that is not in it."""
         title = f"{self.data} {self.split}" + (f", fold {self.fold}" if self.fold else "")
         lines = [
-            f"{title}: {OBJECTIVES[self.task].in_words(self.metrics)} of {self.count} "
-            f"videos ({self.protocol} protocol, {self.clips} x {self.crops} views)"
+            f"{title}: {OBJECTIVES[self.task].in_words(self.metrics)} of {counted(self.count, 'videos')} "
+            f"({self.protocol} protocol, {self.clips} x {self.crops} views)"
         ]
         lines += [f"  missing: {path}" for path in self.missing]
         lines += [f"  skipped: {reason}" for reason in self.skipped.values()]

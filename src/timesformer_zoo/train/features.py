@@ -24,10 +24,12 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from timesformer_zoo.data.batches import Draw, OnError, VideoDataset, make_loader, shares
+from timesformer_zoo.data.batches import OnError, VideoDataset, make_loader
+from timesformer_zoo.data.order import Draw, shares
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import inference
+from timesformer_zoo.train.identity import backbone_digest
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.origin import Origin
 from timesformer_zoo.video.remote import shown
@@ -120,17 +122,18 @@ def _features(model: TimeSformer, clips: torch.Tensor, device: torch.device) -> 
 
 def _key(model: TimeSformer, accelerator: Accelerator, augmented: int, seed: int) -> str:
     """Of all that features depend on besides the videos."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        if not name.startswith("head."):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     trained = ("num_classes", "drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "clip")
     arguments = {name: value for name, value in model.model_args.items() if name not in trained}
     views = {name: value for name, value in asdict(clip_spec(model)).items() if name not in ("labels", "fuse")}
-    about = [arguments, views, accelerator.mixed_precision, augmented, seed if augmented else None]
-    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    about = [
+        backbone_digest(model),
+        arguments,
+        views,
+        accelerator.mixed_precision,
+        augmented,
+        seed if augmented else None,
+    ]
+    return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _sample_key(videos: VideoList, sample: Sample) -> str:

@@ -6,7 +6,6 @@ from step to step, here by the same factor and not the same amount, so that seve
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def find_lr(
     average, diverged = 0.0, False
     console = Console(stderr=True)
     with TemporaryDirectory() as folder:  # nothing is saved; a run has a folder
-        run = Run(copy.deepcopy(check_model(model, videos)), videos, recipe, Path(folder), accelerator, on_error)
+        run = Run(check_model(model, videos), videos, recipe, Path(folder), accelerator, on_error)
         shown = progress and console.is_terminal and run.accelerator.is_main_process
         for step, parts in track(
             run.steps(workers, steps), "learning rates", total=steps, console=console, disable=not shown

@@ -66,9 +66,9 @@ def finetune(
 
     Args:
         model: a TimeSformer with as many classes as the videos have, and the recipe's `drop_path` given as its
-            `drop_path_rate`. Its `clip` is made to say the videos' kind of target.
+            `drop_path_rate`. It stays as it is: a copy is trained.
         videos: to train on; their `task` says what is minimised, see `OBJECTIVES`. Values are standardised in training
-            alone: the result gives them in the units of the list (`model` itself is left standardised).
+            alone: the result gives them in the units of the list.
         recipe: see `RECIPES`.
         folder: for checkpoints; shared by all machines.
         val: evaluated after each epoch, with the model's own test views.
@@ -83,23 +83,19 @@ def finetune(
             Epochs of an earlier call are not repeated.
 
     Raises:
-        ValueError: the model or `val` does not fit the videos, or the folder's training state is of another recipe
-            or other data. `MAY_CHANGE` in train/recipe.py has what may be another in the recipe.
+        ValueError: the model or `val` does not fit the videos, or the folder's training state is of another recipe,
+            other videos or targets, or a model of other weights, its head aside. `MAY_CHANGE` in train/recipe.py has
+            what may be another in the recipe. Who starts from random weights sets torch's seed before they are made.
         MissingVideosError, VideoReadError: a video is missing or unreadable and on_error is "fail".
         TypeError: the model is no TimeSformer.
         FloatingPointError: the loss is no longer a finite number.
     """
     model = check_model(model, videos)
     check_validation(model, videos, recipe, val, on_error)
-    trained = [parameter.requires_grad for parameter in model.parameters()]
-    try:
-        run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
-        run.resume()
-        _train(run, val, workers, save_every, progress and run.accelerator.is_main_process, on_epoch)
-        result = run.result()
-    finally:  # another call may freeze other layers
-        for parameter, before in zip(model.parameters(), trained, strict=True):
-            parameter.requires_grad_(before)
+    run = Run(model, videos, recipe, Path(folder), accelerator, on_error)
+    run.resume()
+    _train(run, val, workers, save_every, progress and run.accelerator.is_main_process, on_epoch)
+    result = run.result()
     if run.scale is not None:
         run.scale.head_to_units(result.head)
     return Finetuned(result, run.state.history, run.state.skipped, run.state.best)
@@ -121,9 +117,23 @@ def _train(
         if progress:
             console.print(text, soft_wrap=True, markup=False, highlight=False)
 
+    def end_epoch() -> None:
+        entry = run.end_epoch(val, workers)
+        scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
+        run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
+        names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
+        shown = [k for k in names if entry.get(k) is not None]
+        say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
+        if on_epoch is not None and run.accelerator.is_main_process:
+            on_epoch(dict(entry))
+        if out_of_patience(recipe, run.state):
+            say(stopped_early(recipe, run.state))
+
     if run.state.step:
         for line in begins_at(recipe, run.state, run.steps_per_epoch, checkpoints_in(run.folder)[-1]):
             say(line)
+    if run.state.is_evaluation_due(run.steps_per_epoch):  # an earlier call ended in it
+        end_epoch()
     # What on_epoch prints goes above the bar, unless the output is read by another than the terminal.
     with Progress(
         console=console,
@@ -135,18 +145,10 @@ def _train(
             loss = run.step(step, parts)
             run.accelerator.log({"loss": loss, "lr": run.lr}, step=run.state.step)
             bar.update(task, advance=1, description=f"epoch {step // run.steps_per_epoch + 1}, loss {loss:.3f}")
-            if run.state.step % run.steps_per_epoch == 0:
-                entry = run.end_epoch(val, workers)
-                scores = {name: value for name, value in entry.items() if name not in _NOT_SCORES and value is not None}
-                run.accelerator.log({**scores, "epoch_loss": entry["loss"]}, step=run.state.step)
-                run.save()
-                names = dict.fromkeys(("epoch", "loss", "lr", *run.objective.words, recipe.best))
-                shown = [k for k in names if entry.get(k) is not None]
-                say("  ".join(f"{k} {entry[k]:.4g}" for k in shown))
-                if on_epoch is not None and run.accelerator.is_main_process:
-                    on_epoch(dict(entry))
+            if run.state.is_evaluation_due(run.steps_per_epoch):
+                run.save()  # before the evaluation: what ends that does not cost the epoch
+                end_epoch()
                 if out_of_patience(recipe, run.state):
-                    say(stopped_early(recipe, run.state))
                     break
             elif save_every and run.state.step % save_every == 0:
                 run.save()

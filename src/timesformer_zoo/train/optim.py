@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.recipe import Recipe
+from timesformer_zoo.words import counted
 
 __all__ = [
     "class_weights",
@@ -84,7 +85,8 @@ def class_weights(recipe: Recipe, videos: VideoList) -> torch.Tensor | None:
         counts = Counter(sample.target for sample in videos.samples)
         weights = tuple(len(videos.samples) / (len(counts) * counts[i]) if counts[i] else 1.0 for i in range(size))
     if len(weights) != size:
-        raise ValueError(f"Recipe.class_weights has {len(weights)} numbers; expected one for each of {size} classes.")
+        got = counted(len(weights), "numbers")
+        raise ValueError(f"Recipe.class_weights has {got}; expected one for each of {counted(size, 'classes')}.")
     return torch.tensor(weights)
 
 

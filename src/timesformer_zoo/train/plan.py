@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,7 +94,7 @@ def plan(
         for sample in samples[:: max(-(-len(samples) // FILES), 1)]:
             files[shown(sample.path)] = _look(split.readable(sample), on_error)
     # It has the folder to see what is there; only a run that is saved writes to it.
-    run = Run(copy.deepcopy(model), videos, recipe, folder, accelerator, on_error)
+    run = Run(model, videos, recipe, folder, accelerator, on_error)
     parameters = [(p.numel(), p.requires_grad, p.element_size()) for p in run.final.parameters()]
     total = recipe.epochs * run.steps_per_epoch
     resumes: tuple[str, ...] = ()

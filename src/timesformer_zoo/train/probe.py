@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from timesformer_zoo.data.batches import OnError, seed_of
+from timesformer_zoo.data.batches import OnError
+from timesformer_zoo.data.order import seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.prediction import fuse_views
 from timesformer_zoo.train.features import cached_features, rows_of
@@ -26,6 +27,7 @@ from timesformer_zoo.train.optim import class_weights
 from timesformer_zoo.train.recipe import Recipe
 from timesformer_zoo.train.run import PathLike, check_model
 from timesformer_zoo.video.clip import clip_spec
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -100,7 +102,8 @@ def probe(
         skipped.update(reasons)
         judged_by = val_targets
     if not judges or not any(kept):
-        raise ValueError(f"{len(targets)} videos are too few to fit a head on and to choose a weight decay by.")
+        number = counted(len(targets), "videos")
+        raise ValueError(f"Got {number}, expected enough to fit a head on some and to choose a weight decay by others.")
     weights = class_weights(recipe, videos)
     head = _Head(kept, targets, model.num_classes, weights, recipe.label_smoothing)
     history: list[dict[str, Any]] = []

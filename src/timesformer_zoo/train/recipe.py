@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-__all__ = ["MAY_CHANGE", "RECIPES", "Recipe", "learning_rate"]
+__all__ = ["MAY_CHANGE", "RECIPES", "Recipe", "learning_rate", "step_learning_rate"]
 
 
 def _value(default: Any, help: str, may_change: bool = False) -> Any:
@@ -162,3 +162,12 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     if epoch < recipe.warmup:
         return recipe.lr * epoch / recipe.warmup
     return recipe.lr * SCHEDULES[recipe.schedule](recipe, epoch)
+
+
+def step_learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """That of a step, counted from 0: the schedule's in the middle of it.
+
+    At its beginning, the first step of a warm-up has 0 and learns nothing, which may be all of an epoch; at its end,
+    the last one of a cosine.
+    """
+    return learning_rate(recipe, (step + 0.5) / steps_per_epoch)

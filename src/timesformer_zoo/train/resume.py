@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from timesformer_zoo.train.average import WeightAverage
 from timesformer_zoo.train.recipe import MAY_CHANGE
-from timesformer_zoo.writing import flush, flush_tree, writing
+from timesformer_zoo.writing import flush, flush_tree, whole_file, writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,6 +62,11 @@ class RunState:
         kept = ("identity", "recipe", "recipe_before")
         vars(self).update({name: value for name, value in state.items() if name not in kept})
 
+    def is_evaluation_due(self, steps_per_epoch: int) -> bool:
+        """Whether an epoch's steps are done, and the history does not have it yet."""
+        done, rest = divmod(self.step, steps_per_epoch)
+        return not rest and done > len(self.history)
+
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """Fields of the recipe -> (value when the state was saved, value now), where they differ."""
         before = self.recipe_before or self.recipe
@@ -83,8 +88,13 @@ class TrainingState:
         with _distributed():
             save(self._tensors(), checkpoint_id=folder)
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            torch.save({"run": self.run.state_dict(), "scaler": scaler and scaler.state_dict()}, folder / "run.pt")
+            self.save_run(folder)
+
+    def save_run(self, folder: Path) -> None:
+        """Write to the folder of a state what is no tensor: of a run whose weights are still those that it has."""
+        scaler = self.accelerator.scaler
+        with whole_file(folder / "run.pt") as partial:
+            torch.save({"run": self.run.state_dict(), "scaler": scaler and scaler.state_dict()}, partial)
 
     @staticmethod
     def run_in(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from timesformer_zoo.data.batches import Batch, OnError, StepSampler, VideoDataset, make_loader, seed_of
+from timesformer_zoo.data.batches import Batch, OnError, VideoDataset, make_loader
+from timesformer_zoo.data.order import StepSampler, seed_of
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 from timesformer_zoo.train.average import WeightAverage
@@ -27,13 +28,15 @@ from timesformer_zoo.train.best import BestWeights, check_metric, out_of_patienc
 from timesformer_zoo.train.distributed import prepare, whole_weights
 from timesformer_zoo.train.drop_path import ClipDraws
 from timesformer_zoo.train.evaluate import evaluate
+from timesformer_zoo.train.identity import identity_of
 from timesformer_zoo.train.objective import OBJECTIVES, Scale
 from timesformer_zoo.train.optim import class_weights, freeze, make_optimizer, mix_clips, set_learning_rate
-from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe, learning_rate
+from timesformer_zoo.train.recipe import Recipe, step_learning_rate
 from timesformer_zoo.train.resume import RunState, TrainingState, checkpoints_in, save_checkpoint
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
+from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,10 +50,11 @@ def check_model(model: nn.Module, videos: VideoList) -> TimeSformer:
     """The model, if it can be trained on the videos; else ValueError, or TypeError if it is no TimeSformer."""
     model = expect_timesformer(model)
     if model.num_classes != len(videos.classes) or model.global_pool not in ("token", "avg"):
+        size = len(videos.classes)
         raise ValueError(
-            f"The model has {model.num_classes} classes and global_pool {model.global_pool!r}; expected the "
-            f"{len(videos.classes)} classes of the videos and one output a clip: create it with num_classes="
-            f"{len(videos.classes)}."
+            f"The model has {counted(model.num_classes, 'classes')} and global_pool {model.global_pool!r}; expected "
+            f"{counted(size, videos.things)}, as the videos have, and one output a clip: create it with "
+            f"num_classes={size}."
         )
     return model
 
@@ -67,15 +71,16 @@ def check_validation(
     if val is not None:
         if (val.task, len(val.classes)) != (videos.task, len(videos.classes)):
             raise ValueError(
-                f"val has {len(val.classes)} {val.things} and task {val.task!r}, expected the {len(videos.classes)} "
-                f"{videos.things} of the videos: read it with labels=videos.classes and task={videos.task!r}."
+                f"val has {counted(len(val.classes), val.things)} and task {val.task!r}, expected the "
+                f"{counted(len(videos.classes), videos.things)} of the videos: read it with labels=videos.classes and "
+                f"task={videos.task!r}."
             )
         VideoDataset(val, model, on_error=on_error)
     check_metric(recipe, val)
 
 
 class Run:
-    """The parts of a run and its state. `model` is as prepared by accelerate, `final` a plain copy."""
+    """The parts of a run and its state. `model` is a copy as prepared by accelerate, `final` another, plain one."""
 
     def __init__(
         self,
@@ -92,6 +97,8 @@ class Run:
             accelerator = Accelerator()
         self.accelerator = accelerator
         self.recipe = recipe
+        identity = identity_of(recipe, videos, model, accelerator)
+        model = copy.deepcopy(model)  # who gave it may call again, and the weights to start from are to be the same
         self.folder = folder / "checkpoints"
         self.dataset = VideoDataset(
             videos,
@@ -126,11 +133,7 @@ class Run:
         self.draws = ClipDraws(model)
         self.model, self.optimizer = prepare(accelerator, model, make_optimizer(model, recipe))
         self.average = None if recipe.ema is None else WeightAverage(self.model, recipe.ema)
-        data = f"{videos.name} {videos.split} {videos.fold}: {len(videos.samples)} of {len(videos.classes)} classes"
-        data += f", window {videos.window}" if videos.window is not None else ""
-        settings = recipe.to_dict()
-        fixed = {f"recipe.{name}": value for name, value in settings.items() if name not in MAY_CHANGE}
-        self.state = RunState({**fixed, "data": data, "model": model.model_args}, settings)
+        self.state = RunState(identity, recipe.to_dict())
         self.best = BestWeights(self.folder, recipe.best)  # of "last" no epoch has a value
         self.saved = TrainingState(accelerator, self.model, self.optimizer, self.average, self.state)
 
@@ -163,7 +166,7 @@ class Run:
         """
         accelerator, recipe = self.accelerator, self.recipe
         torch.manual_seed(seed_of(recipe.seed, step, accelerator.process_index))  # dropout
-        scheduled = learning_rate(recipe, step / self.steps_per_epoch)
+        scheduled = step_learning_rate(recipe, step, self.steps_per_epoch)
         set_learning_rate(self.optimizer, scheduled if lr is None else lr)
         count = sum(len(part.targets) for part in parts) * recipe.repeats
         # Over all processes; fewer than asked for where videos were skipped.
@@ -218,10 +221,11 @@ class Run:
         return self.objective.loss(outputs, targets, self.recipe.label_smoothing, self.class_weights)
 
     def end_epoch(self, val: VideoList | None, workers: int) -> dict[str, Any]:
+        """Evaluate, and add the epoch to the history, which the training state that is saved already then has, too."""
         state, recipe = self.state, self.recipe
         epoch = state.step // self.steps_per_epoch
         entry: dict[str, Any] = {"epoch": epoch, "loss": state.loss / max(state.seen, 1)}
-        entry["lr"] = learning_rate(recipe, (state.step - 1) / self.steps_per_epoch)
+        entry["lr"] = step_learning_rate(recipe, state.step - 1, self.steps_per_epoch)
         if val is not None:
             in_units = nullcontext() if self.scale is None else self.scale.outputs_in_units(self.model)
             with self.averaged(), in_units:
@@ -238,6 +242,10 @@ class Run:
         state.history.append(entry)
         state.loss, state.seen = 0.0, 0
         self.keep_best()
+        if self.accelerator.is_main_process:
+            self.saved.save_run(checkpoints_in(self.folder)[-1])
+            self.best.remove_others(state.best)
+        self.accelerator.wait_for_everyone()
         return entry
 
     def keep_best(self) -> None:
@@ -259,8 +267,6 @@ class Run:
         for skipped in gather_object([self.state.skipped]):
             self.state.skipped.update(skipped)
         save_checkpoint(self.saved, self.folder)
-        if self.accelerator.is_main_process:
-            self.best.remove_others(self.state.best)
 
     def resume(self) -> None:
         """Load the newest training state, if there is one."""
@@ -269,7 +275,7 @@ class Run:
         self.saved.load(saved[-1])
         state = self.state
         self._go_on(state, saved[-1])
-        if state.best is None and state.history and state.step % self.steps_per_epoch == 0:
+        if state.best is None and state.history and state.step == state.history[-1]["epoch"] * self.steps_per_epoch:
             self.keep_best()  # by another metric than before, of the weights that there are
 
     def peek(self) -> RunState | None:
@@ -285,8 +291,8 @@ class Run:
         if state.step > self.recipe.epochs * self.steps_per_epoch:
             done = state.step / self.steps_per_epoch
             raise ValueError(
-                f"{place} has {done:.4g} epochs of training behind it, and Recipe.epochs is {self.recipe.epochs}. "
-                "Ask for as many or more, or use another folder to start anew."
+                f"{place} is of a run that has been trained for {done:.4g} of its epochs, and Recipe.epochs is "
+                f"{self.recipe.epochs}. Ask for as many or more, or use another folder to start anew."
             )
         if state.best is not None and state.best["metric"] != self.recipe.best:
             state.best = None

@@ -16,6 +16,7 @@ from timesformer_zoo.train.evaluation import Evaluation, Outcome
 from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.reader import open_video
 from timesformer_zoo.video.remote import shown
+from timesformer_zoo.words import counted
 from timesformer_zoo.writing import whole_file
 
 __all__ = ["save_worst", "worst_in_words"]
@@ -31,7 +32,7 @@ p { margin: 0.2em 0 }
 def worst_in_words(result: Evaluation, count: int) -> str:
     """A line for each of the videos with the highest loss, the worst first: loss, target, what was predicted, path."""
     videos = result.worst(count)
-    lines = [f"worst {len(videos)} of {result.count} videos, by loss:"]
+    lines = [f"worst {len(videos)} of {counted(result.count, 'videos')}, by loss:"]
     return "\n".join(lines + [f"  {v.loss:7.3f}  {_target(v)} -> {_said(v)}  {_place(v)}" for v in videos])
 
 
@@ -49,7 +50,8 @@ def save_worst(
     Returns:
         The path.
     """
-    title = escape(f"{result.data} {result.split}: the worst {min(count, result.count)} of {result.count} videos")
+    number = f"{min(count, result.count)} of {counted(result.count, 'videos')}"
+    title = escape(f"{result.data} {result.split}: the worst {number}")
     sections = [_section(video, result.content, frames, height) for video in result.worst(count)]
     head = ['<!doctype html>\n<html lang="en">\n<meta charset="utf-8">', f"<title>{title}</title>"]
     head += [f"<style>\n{_STYLE}\n</style>", f"<h1>{title}</h1>", f"<p>{escape(result.summary().splitlines()[0])}</p>"]

@@ -8,7 +8,7 @@ Legend: T frames, H W pixels.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +95,10 @@ class ClipSpec:
         teen = self.stride % 100 in (11, 12, 13)
         suffix = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(self.stride % 10, "th")
         return f"every {self.stride}{suffix} frame"
+
+    def with_views(self, clips: int | None, crops: int | None) -> "ClipSpec":
+        """The spec with another number of test views; None: as it is."""
+        return replace(self, clips=self.clips if clips is None else clips, crops=self.crops if crops is None else crops)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them (lists, not tuples); `from_dict` reads them back."""

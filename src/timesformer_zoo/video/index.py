@@ -8,6 +8,7 @@ Legend: P packets, N frames.
 """
 
 import itertools
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.video import bitstream
 from timesformer_zoo.video.container import LARGE, Media, read_error, reason
+from timesformer_zoo.video.counted import keep_counted, known_counted
 from timesformer_zoo.video.origin import File, name_of, open_file
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ __all__ = ["Entry", "FrameIndex", "build_index", "decode", "pack"]
 
 _MAX_REORDER = 16  # pictures that H.264 and HEVC may hold back to show them in another order than stored
 
+_LONG = 1.0  # seconds; a count that took longer is kept
+
 Times = npt.NDArray[np.float64]
 
 
@@ -39,6 +43,9 @@ class Entry:
     packet: int  # its number in the file
     place: int  # of the first frame that comes out right
     mark: tuple[int | None, int | None, int]  # its times and size, by which it is found again
+
+
+_FIRST = Entry(0, 0, (None, None, 0))  # where frames were counted: they are decoded from the file's first packet on
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +102,7 @@ def build_index(file: File, *, count: bool = False) -> tuple[FrameIndex, Media |
                 media.container.close()
                 media = None
     if index is None:
-        with Media(file) as whole:
-            index = _by_decoding(whole)
+        index = _counted(file)
     if not index.num_frames:
         raise read_error(name_of(file), "it has no frames to show", "check that it plays")
     return index, media
@@ -214,24 +220,31 @@ def _plausible(pts: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> bool
     return bool(pts.min() == pts[0] and (np.diff(times) > 0).all() and overtaken.max() <= _MAX_REORDER)
 
 
+def _counted(file: File) -> FrameIndex:
+    """By decoding, or as that was kept."""
+    import av
+
+    decoder = f"PyAV {av.__version__}"
+    known = known_counted(file, decoder)
+    if known is not None:
+        times, fps = known
+        return FrameIndex(len(times), None, times, fps, (_FIRST,), False)
+    began = time.monotonic()
+    with Media(file) as media:
+        index = _by_decoding(media)
+    if index.num_frames and time.monotonic() - began > _LONG:
+        keep_counted(file, decoder, (index.times, index.fps))
+    return index
+
+
 def _by_decoding(media: Media) -> FrameIndex:
-    first: Entry | None = None
-    times: list[float | None] = []
-
-    def packets() -> Iterator["Packet[VideoStream]"]:
-        nonlocal first
-        for packet in packets_of(media):
-            first = first or Entry(0, 0, pack(packet))
-            yield packet
-
     # Streams may begin with what can't be decoded. Where tables name each packet, it would be missing among the frames.
-    for frame in decode(media, 0, packets(), conceal=not media.has_tables):
-        times.append(frame.time)
-    known = np.array([np.nan if time is None else time for time in times])
+    frames = decode(media, 0, packets_of(media), conceal=not media.has_tables)
+    known = np.array([np.nan if frame.time is None else frame.time for frame in frames])
     fps = _fps(media, known)
     if np.isnan(known).any() or (np.diff(known) <= 0).any():
-        known = np.arange(len(times)) / (fps or 25)
-    return FrameIndex(len(times), None, known - known[:1], fps, (first,) if first else (), False)
+        known = np.arange(len(known)) / (fps or 25)
+    return FrameIndex(len(known), None, known - known[:1], fps, (_FIRST,), False)
 
 
 def _fps(media: Media, times: Times) -> float | None:

@@ -4,10 +4,8 @@ There is one for each process that reads (also for each worker of a DataLoader, 
 multiprocessing's: those refuse to be parents). It starts with the first file, is replaced if it dies, ends with its
 parent, and does without torch, so that it starts in 0.1 s.
 
-What is no file of this machine (`Origin`) is read here: before its answer, the other process asks for bytes of it.
-
-A message is its length and JSON; after an answer come the bytes of an array. Not pickles: what damage in its memory
-makes of a process that reads strangers' files is to have no say in what this one runs.
+What is no file of this machine (`Origin`) is read here: before its answer, the other process asks for bytes of it. What
+that one does is in `serving.py`.
 
 Legend: H W pixels.
 """
@@ -15,15 +13,13 @@ Legend: H W pixels.
 import itertools
 import json
 import os
-import queue
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.util import Finalize
 from typing import Any, BinaryIO, cast
@@ -34,9 +30,9 @@ import numpy.typing as npt
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.container import read_error
 from timesformer_zoo.video.origin import File, Origin, name_of
-from timesformer_zoo.video.source import FileSource
+from timesformer_zoo.video.serving import fill, message, receive
 
-__all__ = ["IsolatedSource", "serve"]
+__all__ = ["IsolatedSource"]
 
 # The package's own __init__ would import torch.
 _START = """
@@ -44,11 +40,10 @@ import json, sys, types
 sys.path[:] = json.loads(sys.argv[1])
 package = sys.modules["timesformer_zoo"] = types.ModuleType("timesformer_zoo")
 package.__path__ = [sys.argv[2]]
-from timesformer_zoo.video.isolated import serve
+from timesformer_zoo.video.serving import serve
 serve()
 """
 _ERRORS = {error.__name__: error for error in (VideoReadError, ImportError, ValueError, MemoryError)}
-_LENGTH = struct.Struct("<I")
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _AHEAD = 64  # frames that a decoder is told of with the next one: more than it works ahead, in threads and to reorder
 # For glibc, which else gives freed memory back and has it cleared anew for each file: 6 % of what decoding takes.
@@ -173,13 +168,13 @@ class _Process:
         """
         try:
             if request:
-                self._requests.write(_message(request))
-            told = _receive(self._replies)
+                self._requests.write(message(request))
+            told = receive(self._replies)
             while origin is not None and "wants" in told:
                 self._give(origin, *told["wants"])
-                told = _receive(self._replies)
+                told = receive(self._replies)
             array = np.empty(told.pop("shape"), told.pop("dtype"))
-            _fill(self._replies, array.data)
+            fill(self._replies, array.data)
         except (EOFError, ConnectionError):
             code = self._process.wait()
             self.end()
@@ -196,9 +191,9 @@ class _Process:
         try:
             data = origin.read_at(offset, count)
         except VideoReadError as error:
-            self._requests.write(_message({"error": str(error)}))
+            self._requests.write(message({"error": str(error)}))
             return
-        self._requests.write(_message({"bytes": len(data)}))
+        self._requests.write(message({"bytes": len(data)}))
         rest = memoryview(data)
         while rest:  # an unbuffered pipe may take less than it is given
             rest = rest[self._requests.write(rest) :]
@@ -247,118 +242,3 @@ def _widen(pipe: BinaryIO) -> None:
 
         with suppress(OSError):  # the administrator allows less
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
-
-
-def _message(content: Any) -> bytes:
-    data = json.dumps(content).encode()
-    return _LENGTH.pack(len(data)) + data
-
-
-def _receive(file: BinaryIO) -> Any:
-    """What `_message` made. Raises EOFError, as `_fill`."""
-    length = bytearray(_LENGTH.size)
-    _fill(file, memoryview(length))
-    text = bytearray(*_LENGTH.unpack(length))
-    _fill(file, memoryview(text))
-    return json.loads(text)
-
-
-def _fill(file: BinaryIO, buffer: memoryview) -> None:
-    """Raises EOFError: the file ends before."""
-    rest = buffer.cast("B") if buffer.nbytes else buffer
-    while rest.nbytes:
-        count = file.readinto(rest)  # type: ignore[attr-defined]
-        if not count:
-            raise EOFError
-        rest = rest[count:]
-
-
-# ---- in the other process ----
-
-
-def serve() -> None:
-    """Answer requests until nobody is left who could ask."""
-    requests, replies = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1):  # what native code prints must not get among the answers
-        os.dup2(nowhere, standard)
-    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
-
-    def bytes_at(offset: int, count: int) -> bytes:
-        replies.write(_message({"wants": [offset, count]}))
-        replies.flush()
-        data: bytes | VideoReadError = waiting.get()
-        if isinstance(data, VideoReadError):
-            raise data
-        return data
-
-    server = _Server(bytes_at)
-
-    def answer(told: dict[str, Any], array: Array) -> None:
-        array = np.ascontiguousarray(array)
-        replies.write(_message({**told, "dtype": array.dtype.str, "shape": array.shape}))
-        replies.write(array.data)
-        replies.flush()
-
-    nothing = np.empty(0, np.uint8)
-    answer({}, nothing)
-    while True:
-        verb, *arguments = waiting.get()
-        try:
-            told, array = getattr(server, verb)(*arguments)
-        except Exception as error:
-            told, array = {"error": [type(error).__name__, str(error)]}, nothing
-        answer(told, array)
-        del array  # the next frame can have its memory, which is costly to get anew
-
-
-class _Server:
-    """What can be asked for: (what is told, an array)."""
-
-    def __init__(self, bytes_at: Callable[[int, int], bytes]) -> None:
-        self._files: dict[int, FileSource] = {}
-        self._bytes_at = bytes_at
-
-    def open(
-        self, number: int, name: str, options: dict[str, Any], far: dict[str, Any] | None
-    ) -> tuple[dict[str, Any], Array]:
-        place: File = name if far is None else _Elsewhere(name, self._bytes_at, **far)
-        file = self._files[number] = FileSource(place, **options)
-        return {"num_frames": file.num_frames, "fps": file.fps}, file.times
-
-    def read(self, number: int, places: list[int]) -> tuple[dict[str, Any], Array]:
-        return {}, next(self._files[number].stream(places))
-
-    def close(self, number: int) -> tuple[dict[str, Any], Array]:
-        if (file := self._files.pop(number, None)) is not None:
-            file.close()
-        return {}, np.empty(0)
-
-
-class _Elsewhere:
-    """An `Origin` whose bytes the parent reads. It answers about the file that its request is about."""
-
-    def __init__(self, name: str, bytes_at: Callable[[int, int], bytes], size: int, is_distant: bool) -> None:
-        self.name, self.size, self.is_distant = name, size, is_distant
-        self.read_at = bytes_at
-
-    def close(self) -> None:
-        """The parent's concern."""
-
-
-def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[Any]") -> None:
-    """In a thread of its own, so that the parent's end is seen while a file is read, too."""
-    try:
-        while True:
-            received = _receive(requests)
-            if isinstance(received, dict):  # not a request, but what was asked for
-                if "error" in received:
-                    received = VideoReadError(received["error"])
-                else:
-                    data = bytearray(received["bytes"])
-                    _fill(requests, memoryview(data))
-                    received = bytes(data)
-            waiting.put(received)
-    except EOFError:
-        os._exit(0)

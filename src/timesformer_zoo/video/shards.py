@@ -9,16 +9,16 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.video.cache import cache_folder, keep
 from timesformer_zoo.video.origin import File, name_of, open_file
 from timesformer_zoo.video.remote import Address, is_address, masked
 
-__all__ = ["Extent", "Shard", "cache_folder", "find_member", "is_member", "read_shard"]
+__all__ = ["Extent", "Shard", "find_member", "is_member", "read_shard"]
 
 TEXTS = frozenset((".cls", ".json", ".txt"))  # members with what a sample is called, kept with the list
 _LONGEST = 1 << 16  # bytes of such a member
@@ -120,13 +120,6 @@ def read_shard(path: str, *, again: bool = True) -> Shard:
     return _known[path][1]
 
 
-def cache_folder() -> Path:
-    """$TIMESFORMER_ZOO_CACHE, or timesformer-zoo in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("TIMESFORMER_ZOO_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "timesformer-zoo"
-
-
 def _stamp(path: str) -> tuple[str, File]:
     """What changes with the shard's content."""
     if is_address(path):
@@ -177,13 +170,6 @@ def _from_cache(path: str, kept: Path) -> Shard | None:
 
 
 def _keep(kept: Path, members: dict[str, Extent], texts: dict[str, str]) -> bool:
-    """Whether the list could be written; whole under its name, or not at all."""
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial_name = tempfile.mkstemp(dir=kept.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"members": [[name, *extent] for name, extent in members.items()], "texts": texts}, file)
-        os.replace(partial_name, kept)
-        return True
-    except OSError:
-        return False
+    """Whether the list could be written."""
+    content = {"members": [[name, *extent] for name, extent in members.items()], "texts": texts}
+    return keep(kept, json.dumps(content).encode())

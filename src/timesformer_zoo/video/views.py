@@ -4,7 +4,6 @@ Legend: V views, C channels, T frames, H W pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,8 +70,7 @@ def load_views(
     Raises:
         VideoReadError: the file can't be read, or not to the end of the last clip.
     """
-    spec = clip_spec(model_or_spec)
-    spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
+    spec = clip_spec(model_or_spec).with_views(clips, crops)
     video = open_video(path, num_threads=num_threads, isolated=isolated)
     return gather_views(video, view_indices(video, spec), spec)
 
