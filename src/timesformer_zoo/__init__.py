@@ -18,7 +18,10 @@ from timesformer_zoo.errors import (
     VideoReadError,
     WriteError,
 )
-from timesformer_zoo.explanation import attention_maps, overlay, rollout
+from timesformer_zoo.explanation.flow import relevance, rollout
+from timesformer_zoo.explanation.gradients import gradients, integrated_gradients
+from timesformer_zoo.explanation.maps import attention_maps
+from timesformer_zoo.explanation.picture import overlay
 from timesformer_zoo.factories import (
     checkpoint_of,
     timesformer_base_axial,
@@ -147,7 +150,9 @@ __all__ = [
     "find_lr",
     "finetune",
     "frame_indices",
+    "gradients",
     "init_from_vit",
+    "integrated_gradients",
     "label_set",
     "load_from_transformers",
     "load_model",
@@ -170,6 +175,7 @@ __all__ = [
     "read_dataset",
     "read_shards",
     "read_videos",
+    "relevance",
     "rollout",
     "save_pretrained",
     "save_worst",
