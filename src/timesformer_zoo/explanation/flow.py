@@ -26,7 +26,9 @@ from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 
 __all__ = ["relevance", "rollout"]
 
-Maps = list[torch.Tensor]  # of a step, for each cell (B, G, S, S); where the class token sees all, its (B, 1, 1, L) first
+Maps = list[
+    torch.Tensor
+]  # of a step, for each cell (B, G, S, S); where the class token sees all, its (B, 1, 1, L) first
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
         (step, [part.unflatten(0, (clips, -1)) for part in weights])  # B G S S
         for _, step, weights in run(model, clip, lambda weights: weights.mean(1))
     ]
-    row = _what_the_head_sees(model, clips, grid_run, steps[0][1][0])
+    row = _what_the_head_sees(model, len(clip), grid, steps[0][1][0])
     count = len(model.attention.steps)
     for end in range(len(steps), 0, -count):
         row = _back(row, steps[end - count : end], grid_run, average=True)
@@ -121,7 +123,7 @@ def relevance(model: nn.Module, clip: torch.Tensor, class_index: Classes) -> tor
     grid = grid_of(model, clip)
     if not len(clip):
         return clip.new_zeros(0, *grid)
-    grid_run, clips = _as_run(model, grid, len(clip))
+    grid_run, _ = _as_run(model, grid, len(clip))
     with torch.inference_mode(False):
         with torch.no_grad():
             tokens = model.embed(clip.clone())
@@ -133,7 +135,7 @@ def relevance(model: nn.Module, clip: torch.Tensor, class_index: Classes) -> tor
             tokens = _leaves(tokens)
             logits = model.forward_head(model.final_tokens(*tokens, grid[0]), num_frames=grid[0])
             gradient = torch.autograd.grad(pick(logits, class_index), tokens, materialize_grads=True)
-        row = start = _what_the_head_sees(model, clips, grid_run, tokens[0])
+        row = start = _what_the_head_sees(model, len(clip), grid, tokens[0])
         for block in reversed(model.blocks):
             maps, gradient = _block_relevance(block, inputs.pop(), gradient)
             row = _back(row, maps, grid_run, average=False)
@@ -149,7 +151,7 @@ def _block_relevance(
         tokens: the block's inputs, class tokens (B, 1, D) and patches (B, T, h, w, D).
         gradient: of its outputs.
     """
-    seen: dict[str, tuple[Step, list[torch.Tensor]]] = {}
+    seen: dict[str, tuple[Step, Maps]] = {}
     with (
         torch.enable_grad(),
         watching(block, lambda key, step, weights: seen.setdefault(key, (step.step, []))[1].append(weights)),
@@ -180,13 +182,15 @@ def _as_run(model: TimeSformer, grid: Grid, batch: int) -> tuple[Grid, int]:
     return ((1, *grid[1:]), batch * grid[0]) if model.attention.per_frame else (grid, batch)
 
 
-def _what_the_head_sees(model: TimeSformer, clips: int, grid: Grid, like: torch.Tensor) -> torch.Tensor:
-    """(clips, L): 1 in all, over the tokens of a clip; of frames that run alone, the head sees their mean."""
-    row = like.new_zeros(clips, 1 + grid[0] * grid[1] * grid[2], dtype=torch.float32)
+def _what_the_head_sees(model: TimeSformer, batch: int, grid: Grid, like: torch.Tensor) -> torch.Tensor:
+    """(clips as they run, L): over the tokens of a clip 1 in all; where frames run alone, 1/T in each of them."""
+    (frames, h, w), clips = _as_run(model, grid, batch)
+    row = like.new_zeros(clips, 1 + frames * h * w, dtype=torch.float32)
+    share = batch / clips
     if model.global_pool == "token":
-        row[:, 0] = 1
+        row[:, 0] = share
     else:
-        row[:, 1:] = 1 / (row.shape[1] - 1)
+        row[:, 1:] = share / (row.shape[1] - 1)
     return row
 
 

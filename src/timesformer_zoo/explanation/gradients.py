@@ -85,7 +85,9 @@ def pick(logits: torch.Tensor, class_index: Classes) -> torch.Tensor:
         ValueError: there is not one row of logits (K,) a clip, or no such class, or not one class a clip.
     """
     if logits.ndim != 2:
-        raise ValueError(f"got outputs {tuple(logits.shape)}, expected one row of logits a clip: global_pool token or avg")
+        raise ValueError(
+            f"got outputs {tuple(logits.shape)}, expected one row of logits a clip: global_pool token or avg"
+        )
     chosen = torch.as_tensor(class_index, device=logits.device).reshape(-1)
     if len(chosen) not in (1, len(logits)):
         raise ValueError(f"got {len(chosen)} classes for {len(logits)} clips, expected one, or one each")

@@ -17,9 +17,7 @@ __all__ = ["overlay"]
 Place = tuple[float, float, float, float]  # top, left, height, width, in pixels of a frame
 
 
-def overlay(
-    frames: torch.Tensor, relevance: torch.Tensor, alpha: float = 0.5, *, box: Place | None = None
-) -> Figure:
+def overlay(frames: torch.Tensor, relevance: torch.Tensor, alpha: float = 0.5, *, box: Place | None = None) -> Figure:
     """A picture of the frames in a row, with relevance over them as a heat map of one scale.
 
         frames = (clip[0].permute(1, 2, 3, 0) * std + mean).clamp(0, 1)

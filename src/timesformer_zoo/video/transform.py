@@ -150,7 +150,9 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     images = _resize_all(frames, spec.size)
     clip = _normalise(images, spec).transpose(0, 1)  # once for all crops
     height, width = spec.size
-    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in _offsets(*images.shape[-2:], spec)])
+    return torch.stack(
+        [clip[..., top : top + height, left : left + width] for top, left in _offsets(*images.shape[-2:], spec)]
+    )
 
 
 class Box(NamedTuple):
