@@ -127,7 +127,7 @@ def test_relevance_is_the_product_of_the_dense_matrices_and_their_gradients(mode
     """R <- R + mean over heads of (∇A ⊙ A)⁺ R, with A and ∇A as L×L matrices, by torch's own gradients."""
     model, x = model_of(mode, grid), clip_of(grid).requires_grad_()
     classes = [3, 1]
-    frames, h, w = grid
+    frames = grid[0]
     found = dense(model, x)
     tokens = found["tokens"][:, 0] if pool == "token" else found["tokens"][:, 1:].mean(1)
     logits = tokens @ model.head.weight.detach().double().T

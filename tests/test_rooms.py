@@ -20,14 +20,14 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
-    "explanation": "errors writing labels model weights factories video hub",
+    "explanation": "errors writing labels model weights factories video hub results prediction",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
     "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
-    "av": ["video/container", "video/index", "video/decoders"],
+    "av": ["video/container", "video/index", "video/decoders", "explanation/save"],
     "decord": ["video/decoders"],
     "fsspec": ["video/remote"],
     "upath": ["video/remote"],

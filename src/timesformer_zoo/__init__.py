@@ -18,6 +18,7 @@ from timesformer_zoo.errors import (
     VideoReadError,
     WriteError,
 )
+from timesformer_zoo.explanation.explain import EXPLANATIONS, Explanation, ExplanationMethod, explain
 from timesformer_zoo.explanation.flow import relevance, rollout
 from timesformer_zoo.explanation.gradients import gradients, integrated_gradients
 from timesformer_zoo.explanation.maps import attention_maps
@@ -94,6 +95,7 @@ __all__ = [
     "CHECKPOINTS",
     "DATASETS",
     "ENGINES",
+    "EXPLANATIONS",
     "IMAGE_SUFFIXES",
     "OBJECTIVES",
     "PROTOCOLS",
@@ -110,6 +112,8 @@ __all__ = [
     "ClusterError",
     "DownloadError",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
     "Finetuned",
     "FrameFolder",
     "Item",
@@ -147,6 +151,7 @@ __all__ = [
     "convert",
     "crop_views",
     "evaluate",
+    "explain",
     "find_lr",
     "finetune",
     "frame_indices",

@@ -38,9 +38,8 @@ def rollout(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
     Each step becomes a matrix over all L tokens, ½ (its weights, the mean over heads) + ½ (identity, for the residual),
     in which a patch's row holds its group's weights and the class token's the mean of its rows in all groups, or, where
     it sees all tokens at once, that row. Where a step is added to the block's input (frozen), the identity's half goes
-    there, past the steps between. The
-    product of the matrices of all steps, in their order, is exact. It is applied to one row from the last step
-    backwards, so that no L×L matrix exists; memory is that of the maps, averaged over heads.
+    there, past the steps between. The product of the matrices of all steps, in their order, is exact. It is applied to
+    one row from the last step backwards, so that no L×L matrix exists; memory is that of the maps, averaged over heads.
 
     Rollout knows attention weights only: not values, `fc`, or MLPs. It says where information may come from, and is no
     proof of what a prediction rests on; it is the same for every class.
@@ -96,7 +95,7 @@ def relevance(model: nn.Module, clip: torch.Tensor, class_index: Classes) -> tor
     - The class token joins all G groups and is given the mean of what it gets in them. Written with one matrix, its row
       is A₀ⱼ = (1/G) Σ_g A^g₀ⱼ, j being a patch of one g, or the class token itself, which is in all. It follows that
       ∇A^g₀ⱼ = ∇A₀ⱼ / G, and ∇A₀ⱼ A₀ⱼ = Σ_g ∇A^g₀ⱼ A^g₀ⱼ: the G cancels, and its rows are summed where rollout takes
-      their mean. ∇A^g₀₀ is the same in all groups, whose keys and values of it are the same, so (…)⁺ goes inside the sum.
+      their mean. ∇A^g₀₀ is the same in all groups, as the class token's value is, so (…)⁺ goes inside the sum.
     - Where it does not join, its row of A moves nothing: of Ā it is 0, and the residual keeps the token.
     - Where it sees all tokens at once (frozen), A has that row whole, and the rows of patches have its column.
     - A step that is added to the block's input (frozen's space) has its residual there: with R of the block's input and
@@ -132,10 +131,10 @@ def relevance(model: nn.Module, clip: torch.Tensor, class_index: Classes) -> tor
                 inputs.append(tokens)
                 tokens = block(*tokens)
         with torch.enable_grad():
-            tokens = _leaves(tokens)
-            logits = model.forward_head(model.final_tokens(*tokens, grid[0]), num_frames=grid[0])
-            gradient = torch.autograd.grad(pick(logits, class_index), tokens, materialize_grads=True)
-        row = start = _what_the_head_sees(model, len(clip), grid, tokens[0])
+            cls, patches = _leaves(tokens)
+            logits = model.forward_head(model.final_tokens(cls, patches, grid[0]), num_frames=grid[0])
+            gradient = torch.autograd.grad(pick(logits, class_index), (cls, patches), materialize_grads=True)
+        row = start = _what_the_head_sees(model, len(clip), grid, cls)
         for block in reversed(model.blocks):
             maps, gradient = _block_relevance(block, inputs.pop(), gradient)
             row = _back(row, maps, grid_run, average=False)
@@ -144,7 +143,7 @@ def relevance(model: nn.Module, clip: torch.Tensor, class_index: Classes) -> tor
 
 def _block_relevance(
     block: nn.Module, tokens: Sequence[torch.Tensor], gradient: Sequence[torch.Tensor]
-) -> tuple[list[tuple[Step, Maps]], Sequence[torch.Tensor]]:
+) -> tuple[list[tuple[Step, Maps]], tuple[torch.Tensor, ...]]:
     """Ā of each step of a block, in their order, and the gradient of its inputs.
 
     Args:

@@ -150,9 +150,8 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     images = _resize_all(frames, spec.size)
     clip = _normalise(images, spec).transpose(0, 1)  # once for all crops
     height, width = spec.size
-    return torch.stack(
-        [clip[..., top : top + height, left : left + width] for top, left in _offsets(*images.shape[-2:], spec)]
-    )
+    offsets = _offsets(images.shape[-2], images.shape[-1], spec)
+    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])
 
 
 class Box(NamedTuple):
@@ -212,7 +211,7 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
     """(T, H, W, C) -> (T, C, h, w) that covers `size` and, if larger, has the short side. Of bytes, torch rounds."""
-    h, w = _covering(*frames.shape[1:3], size, short)
+    h, w = _covering(frames.shape[1], frames.shape[2], size, short)
     images = frames.permute(0, 3, 1, 2)  # channels-last in memory: interpolate takes it without a copy
     if (h, w) != tuple(frames.shape[1:3]):
         images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
