@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.explanation.flow import relevance, rollout
 from timesformer_zoo.explanation.gradients import gradients, integrated_gradients
 from timesformer_zoo.explanation.save import save
@@ -143,11 +144,14 @@ def explain(
 
     Raises:
         ModuleNotFoundError: "integrated_gradients" without Captum: pip install 'timesformer-zoo[captum]'.
-        VideoReadError: the video can't be read.
-        ValueError: no such label, method or part of the video; or the model does not give one row of logits a clip.
+        VideoReadError: the video can't be read, or ends before `start`.
+        ValueError: no such label or method; start and end make no sense, or the video has no frame rate; or the model
+            does not give one row of logits a clip.
     """
     if method not in EXPLANATIONS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(EXPLANATIONS)}")
+    if (start or 0) < 0 or (end is not None and not (start or 0) < end):
+        raise ValueError(f"start is {start} and end {end}, expected seconds with 0 <= start < end")
     model = checked(model, topk)
     names = model_labels(model) if labels is None else label_names(labels, model.num_classes)
     if label is not None:
@@ -158,11 +162,9 @@ def explain(
     frames: dict[int, torch.Tensor] = {}
     views, size = _read(video, indices, spec, frames)
     fps = video.fps or spec.fps
-    part = (
-        {"start": min(indices) / fps, "end": (max(indices) + 1) / fps, "duration": video.num_frames / fps}
-        if fps
-        else {}
-    )
+    part: dict[str, Any] = {}
+    if fps:
+        part = {"start": min(indices) / fps, "end": (max(indices) + 1) / fps, "duration": video.num_frames / fps}
     outputs = run_views(model, views, None)
     fused = OUTPUTS[spec.task].fuse(outputs, spec.fuse)
     prediction = replace(tell(fused, spec.task, names, topk, video.path), **part)
@@ -218,13 +220,10 @@ def _indices(video: Frames, spec: ClipSpec, start: float | None, end: float | No
     fps = video.fps or spec.fps
     if not fps:
         raise ValueError(f"{video.path}: it has no frame rate, so start and end mean nothing; leave them out")
-    duration = video.num_frames / fps
-    first, stop = start or 0.0, duration if end is None else end
-    if not 0 <= first < min(stop, duration):
-        raise ValueError(
-            f"{video.path}: got the part from {first:g} s to {stop:g} s, expected 0 <= start < end, and a start before "
-            f"{duration:.2f} s, where the video ends"
-        )
+    first, duration = start or 0.0, video.num_frames / fps
+    if first >= duration:
+        raise VideoReadError(f"{video.path}: it ends at {duration:.2f} s, and the part to explain starts at {first:g} s")
+    stop = duration if end is None else end
     low = min(round(first * fps), video.num_frames - 1)
     high = max(min(round(stop * fps), video.num_frames), low + 1)
     if end is not None:

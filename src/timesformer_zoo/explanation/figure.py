@@ -18,6 +18,7 @@ from timesformer_zoo.explanation.picture import COLOURS, paint, require_matplotl
 from timesformer_zoo.video.remote import masked
 
 if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from timesformer_zoo.explanation.explain import Explanation
@@ -70,7 +71,7 @@ def draw_grid(explanation: Explanation) -> Figure:
     wide = max(columns * (cell + _GAP) + _GAP, 560)
     sheet = np.full((rows * tall, wide, 3), 255, np.uint8)
     weights = explanation.time_weights.numpy()
-    figure, axes = _canvas(
+    figure, _, axes = _canvas(
         sheet.shape[1] + _SCALE, sheet.shape[0] + _HEAD + _GAP, sheet.shape[1], sheet.shape[0], _HEAD
     )
     for t in range(count):
@@ -99,7 +100,7 @@ def frame_pictures(explanation: Explanation) -> Iterator[Image]:
     below = 110
     full = max(2 * wide + 3 * _GAP, 480)
     total_w, total_h = full + _SCALE, _HEAD + high + below
-    figure, axes = _canvas(total_w + total_w % 2, total_h + total_h % 2, full, high, _HEAD)
+    figure, canvas, axes = _canvas(total_w + total_w % 2, total_h + total_h % 2, full, high, _HEAD)
     left = (full - 2 * wide - _GAP) // 2
     extents = [(left, left + wide, high, 0), (left + wide + _GAP, left + 2 * wide + _GAP, high, 0)]
     shown = [
@@ -117,8 +118,8 @@ def frame_pictures(explanation: Explanation) -> Iterator[Image]:
             image.set_data(part[t])
         patches[t].set_color(_NOW)
         now.set_text(f"{clock(explanation, t)}  ·  frame {t + 1} of {count}  ·  {weights[t]:.1%} of the map")
-        figure.canvas.draw()
-        yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
         patches[t].set_color(_BAR)
 
 
@@ -129,18 +130,18 @@ def _columns(count: int, aspect: float) -> tuple[int, int]:
     return columns, max(72, round(cell * min(1.0, aspect)))
 
 
-def _canvas(width: int, height: int, inner: int, tall: int, top: int) -> tuple[Figure, Any]:
-    """A figure of so many pixels, and axes whose units are pixels, `top` below its upper edge, at its left."""
+def _canvas(width: int, height: int, inner: int, tall: int, top: int) -> tuple[Figure, FigureCanvasAgg, Any]:
+    """A figure of so many pixels, its canvas, and axes in units of pixels, `top` below its upper edge, at its left."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 1 - (top + tall) / height, inner / width, tall / height))
     axes.set(xlim=(0, inner), ylim=(tall, 0))
     axes.set_axis_off()
-    return figure, axes
+    return figure, canvas, axes
 
 
 def _rectangle(x: float, y: float, width: float, height: float, colour: str) -> Any:

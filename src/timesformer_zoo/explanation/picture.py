@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "overlay", "paint", "require_matplotlib"]
 
 COLOURS = "inferno"  # its lightness only rises, so a print in grey keeps the order
-_OPACITY = 0.7
+_OPACITY = (0.4, 0.85)  # of the lowest and the highest value
 _CONTOUR = 0.5  # of the highest value: what lies above is outlined
 _GREY = (0.299, 0.587, 0.114)
 
@@ -68,7 +68,8 @@ def paint(
         above = (smooth >= _CONTOUR).float()
         line = (F.max_pool2d(above, 3, 1, 1) - above)[0, 0, ..., None]
         over = colours[(smooth[0, 0] * 255).round().long()]
-        inside = (1 - _OPACITY) * grey[top:bottom, left:right] + _OPACITY * over
+        opacity = _OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * smooth[0, 0, ..., None]
+        inside = (1 - opacity) * grey[top:bottom, left:right] + opacity * over
         image[top:bottom, left:right] = (1 - line) * inside + line * 255
         if (top, left, bottom, right) != (0, 0, height, width):
             _outline(image, top, left, bottom, right)
