@@ -8,7 +8,7 @@ from dense_reference import STEPS, dense, group_of_patches
 from PIL import Image
 from small_models import MODES, both_kinds, clip, tiny
 
-from timesformer_zoo import attention_maps, gradients, integrated_gradients, overlay, relevance, rollout
+from timesformer_zoo import attention_maps, overlay, relevance, rollout
 from timesformer_zoo.explanation import flow, maps
 
 GRIDS = [(4, 2, 2), (3, 3, 5), (2, 1, 3), (1, 2, 2), (1, 1, 1)]
