@@ -4,6 +4,7 @@ import base64
 import re
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -87,8 +88,8 @@ def test_integrated_gradients_are_explained_where_captum_is(video: Path) -> None
     clip = clip_transform(model)(read_clip(video, model)).unsqueeze(0)
     found = explain(model, video, "sit down", "integrated_gradients")
     torch.testing.assert_close(found.map, integrated_gradients(model, clip, 2)[0])
-    assert found.map.min() < 0
-    assert found.time_weights.min() >= 0
+    against = replace(found, map=-found.map)
+    assert torch.equal(against.time_weights, torch.zeros(4))
 
 
 def test_a_model_is_as_it_was_and_may_be_in_training(video: Path) -> None:
@@ -143,7 +144,7 @@ def test_of_large_frames_smaller_pictures_are_kept(tmp_path: Path) -> None:
     path = write_video(tmp_path / "large.mp4", frames=16, height=720, width=960)
     found = explain(model_of(), path)
     assert found.frames.shape == (4, 480, 640, 3)
-    assert tuple(found.box) == (0, pytest.approx(80, abs=20), 480, pytest.approx(480, abs=1))
+    assert tuple(found.box) == pytest.approx((0, 80, 480, 480), abs=8)  # to a pixel of the 32 that the model sees
 
 
 def test_a_folder_of_frames_has_no_times(tmp_path: Path) -> None:
@@ -170,9 +171,8 @@ def test_the_map_is_painted_where_the_crop_was() -> None:
     plain, painted = paint(frames, heat, (0, 20, 40, 40), (80, 160))
     assert plain.shape == painted.shape == (1, 80, 160, 3)
     brightness = painted[0].float().mean(-1)
-    y, x = divmod(int(brightness[2:-2, 44:116].argmax()), 72)
-    assert y < 40
-    assert x + 44 > 80
+    quarters = brightness[:, 40:120].unflatten(0, (2, 40)).unflatten(2, (2, 40)).mean((1, 3))
+    assert quarters.argmax() == 1
     outside = torch.cat([brightness[:, :38], brightness[:, 122:]], 1)
     assert outside.unique().numel() == 1
 
@@ -208,10 +208,11 @@ def test_gif_and_mp4_show_frame_after_frame(explanation: Explanation, tmp_path: 
     with Image.open(explanation.save(tmp_path / "a.gif")) as image:
         assert (image.format, image.n_frames) == ("GIF", 4)
         size = image.size
-        shown = [
-            np.asarray(image.convert("RGB").resize((64, 32))).astype(int) for i in range(4) if image.seek(i) is None
-        ]
-    assert all(abs(a - b).max() > 20 for a, b in zip(shown, shown[1:], strict=False))
+        shown = []
+        for i in range(4):
+            image.seek(i)
+            shown.append(np.asarray(image.convert("RGB").resize((64, 32))).astype(int))
+    assert all(abs(a - b).max() > 20 for a, b in pairwise(shown))
     with av.open(str(explanation.save(tmp_path / "a.mp4"))) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
         frames = [frame.to_image() for frame in container.decode(video=0)]
