@@ -4,7 +4,7 @@
 
 A map ranks the patches of a clip. Deletion hides them, the highest first, and the probability of the label should fall
 fast; insertion shows them on a clip of which all is hidden, and it should rise fast. The figures are the areas under
-these curves, means over clips: from 0 to 1, of deletion the lower the better, of insertion the higher. What is hidden
+these curves, means over clips ± their standard error: of deletion the lower the better, of insertion the higher. What is hidden
 has the mean colour ("grey"), or is blurred so that a patch has about one colour ("blur"). A method is of use if it does
 better than patches in random order and than patches by their distance from the centre of the frame.
 
@@ -46,8 +46,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "camera_motion")
 from synthetic_protocol import LABELS, CameraMotion, textures
 
 EMBEDDED = "timesformer_tiny_divided.camera_motion"
-POINTS = 17  # of a curve, from no patch to all
-RANDOM = 4  # orders, whose curves are averaged
+POINTS = 13  # of a curve, from no patch to all
+RANDOM = 3  # orders, whose curves are averaged
 CURVES: dict[str, dict[str, torch.Tensor]] = {}  # row -> "deletion, grey" … -> (POINTS,), for the figure
 
 Explain = Callable[[nn.Module, torch.Tensor, int], torch.Tensor]  # model, clip, class -> maps (N, T, h, w) of one clip
@@ -128,14 +128,17 @@ def measure(explain: Explain, options: Namespace) -> Sequence[str]:
         seconds += time.perf_counter() - begin
         for name, hide in HIDE.items():
             hidden = hide(clip, model.patch_size[0])
-            for values in maps:
-                order = values.flatten().argsort(descending=True, stable=True)
-                curves[f"deletion, {name}"].append(curve(model, clip, hidden, order, index))
-                curves[f"insertion, {name}"].append(curve(model, hidden, clip, order, index))
+            orders = [values.flatten().argsort(descending=True, stable=True) for values in maps]
+            for kind, top, below in (("deletion", clip, hidden), ("insertion", hidden, clip)):
+                found = torch.stack([curve(model, top, below, order, index) for order in orders])
+                curves[f"{kind}, {name}"].append(found.mean(0))
     row = next(name for name, entry in ROWS.items() if entry is explain)
     CURVES[row] = {kind: torch.stack(several).mean(0) for kind, several in curves.items()}
-    areas = [float(torch.trapezoid(found, dx=1 / (POINTS - 1))) for found in CURVES[row].values()]
-    return [*(f"{area:.3f}" for area in areas), str(len(clips)), f"{1000 * seconds / len(clips):.0f}"]
+    cells = []
+    for several in curves.values():
+        areas = torch.trapezoid(torch.stack(several), dx=1 / (POINTS - 1))
+        cells.append(f"{areas.mean():.3f} ± {areas.std() / len(areas) ** 0.5:.3f}")
+    return [*cells, str(len(clips)), f"{1000 * seconds / len(clips):.0f}"]
 
 
 def load(options: Namespace) -> tuple[TimeSformer, list[tuple[torch.Tensor, int]]]:
@@ -149,12 +152,13 @@ def _load(
     """The model, and the clips (1, C, T, H, W) whose class it gets right."""
     model = load_model(name)
     names = model_labels(model)
-    found = list(generated(2 if quick else 12) if folder is None else filmed(model, folder, annotations))
+    found = list(generated(1 if quick else 3) if folder is None else filmed(model, folder, annotations))
     with torch.no_grad():
         right = [(clip, names.index(label)) for clip, label in found if names[int(model(clip).argmax())] == label]
     kept = [(clip, index) for clip, index in right if names[index] not in without]
-    print(f"{len(found)} clips, {len(right)} of them right, {len(kept)} not {' or '.join(without)}", file=sys.stderr)
-    return model, kept[:3] if quick else kept
+    left = f", {len(kept)} without {' and '.join(without)}" if without else ""
+    print(f"{len(found)} clips, {len(right)} of them right{left}", file=sys.stderr)
+    return model, kept[:2] if quick else kept
 
 
 def generated(batches: int) -> list[tuple[torch.Tensor, str]]:
@@ -188,9 +192,8 @@ def draw(path: Path) -> None:
         for row, curves in CURVES.items():
             area = float(torch.trapezoid(curves[kind], dx=1 / (POINTS - 1)))
             colour = {"random": "black", "centre": "grey"}.get(row)
-            axes.plot(
-                torch.linspace(0, 100, POINTS), curves[kind], styles[row], color=colour, label=f"{row} {area:.3f}"
-            )
+            shown = torch.linspace(0, 100, POINTS)
+            axes.plot(shown, curves[kind], styles[row], color=colour, label=f"{row} {area:.3f}")
         axes.set_title(kind, fontsize=11)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
