@@ -4,9 +4,9 @@
 
 A map ranks the patches of a clip. Deletion hides them, the highest first, and the probability of the label should fall
 fast; insertion shows them on a clip of which all is hidden, and it should rise fast. The figures are the areas under
-these curves, means over clips ± their standard error: of deletion the lower the better, of insertion the higher. What is hidden
-has the mean colour ("grey"), or is blurred so that a patch has about one colour ("blur"). A method is of use if it does
-better than patches in random order and than patches by their distance from the centre of the frame.
+these curves, means over clips ± their standard error: of deletion the lower the better, of insertion the higher. What
+is hidden has the mean colour ("grey"), or is blurred so that a patch has about one colour ("blur"). A method is of use
+if it does better than patches in random order and than patches by their distance from the centre of the frame.
 
 --videos is a folder of labelled videos: with a folder per class, or with --annotations, a list of path, label and, for
 parts of a video, start and end. Clips that the model gets wrong are left out. Without --videos: generated clips.

@@ -47,7 +47,7 @@ def test_several_videos_go_into_a_folder(video: Path, folder: Path, tmp_path: Pa
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         copy(video, tmp_path / place / "same.mp4")
-    options = ["--model", str(folder), "--device", "cpu", "--method", "rollout", "--format", "png", "--label", "run"]
+    options = ["--model", str(folder), "--device", "cpu", "--format", "png", "--method", "rollout", "--label", "run"]
     out = tmp_path / "out"
     assert main(["explain", f"{tmp_path}/a", f"{tmp_path}/b/*.mp4", "missing.mp4", "-o", str(out), *options]) == 1
     printed, err = capsys.readouterr()
