@@ -46,8 +46,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "camera_motion")
 from synthetic_protocol import LABELS, CameraMotion, textures
 
 EMBEDDED = "timesformer_tiny_divided.camera_motion"
-POINTS = 13  # of a curve, from no patch to all
-RANDOM = 3  # orders, whose curves are averaged
+POINTS = 11  # of a curve, from no patch to all
+RANDOM = 2  # orders, whose curves are averaged
 CURVES: dict[str, dict[str, torch.Tensor]] = {}  # row -> "deletion, grey" … -> (POINTS,), for the figure
 
 Explain = Callable[[nn.Module, torch.Tensor, int], torch.Tensor]  # model, clip, class -> maps (N, T, h, w) of one clip
@@ -150,9 +150,11 @@ def _load(
     name: str, folder: Path | None, annotations: Path | None, without: tuple[str, ...], quick: bool
 ) -> tuple[TimeSformer, list[tuple[torch.Tensor, int]]]:
     """The model, and the clips (1, C, T, H, W) whose class it gets right."""
-    model = load_model(name)
+    model = load_model(name).fuse()
     names = model_labels(model)
-    found = list(generated(1 if quick else 3) if folder is None else filmed(model, folder, annotations))
+    found = list(
+        generated(*(4, 1, 1) if quick else (16, 2, 3)) if folder is None else filmed(model, folder, annotations)
+    )
     with torch.no_grad():
         right = [(clip, names.index(label)) for clip, label in found if names[int(model(clip).argmax())] == label]
     kept = [(clip, index) for clip, index in right if names[index] not in without]
@@ -161,9 +163,9 @@ def _load(
     return model, kept[:2] if quick else kept
 
 
-def generated(batches: int) -> list[tuple[torch.Tensor, str]]:
-    """Clips of camera motion over procedural textures."""
-    data = CameraMotion(textures(16, 2_000), 2 * len(LABELS), batches, 2_000, augment=False)
+def generated(number: int, of_each: int, batches: int) -> list[tuple[torch.Tensor, str]]:
+    """Clips of camera motion over so many procedural textures."""
+    data = CameraMotion(textures(number, 2_000), of_each * len(LABELS), batches, 2_000, augment=False)
     found = []
     for i in range(batches):
         clips, labels, *_ = data[i]
