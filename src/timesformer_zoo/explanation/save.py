@@ -98,7 +98,7 @@ def _rate(explanation: Explanation) -> float:
 
 _STYLE = """\
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em auto; max-width: 80em; padding: 0 1em; color: #222 }
-h1 { font-size: 1.3em; margin: 0.3em 0 } p { margin: 0.3em 0; color: #444; word-break: break-all }
+p { margin: 0.3em 0; color: #444; word-break: break-all }
 #player img { max-width: 100% } input { width: 100% } button { font: inherit; padding: 0.2em 1em }
 .grid { max-width: 100% } table { border-collapse: collapse } td { padding: 0.1em 1em 0.1em 0 }"""
 
@@ -129,11 +129,10 @@ def _html(explanation: Explanation, path: Path) -> None:
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title>\n<style>\n{_STYLE}\n</style>",
-        f"<h1>{title}</h1>",
-        f"<p>{escape(masked(explanation.path))}, {first} to {last} · {escape(explanation.words[0])}</p>",
         f'<div id="player"><img id="frame" alt="a frame beside its overlay" src="{pictures[0]}">',
         f'<input id="place" type="range" min="0" max="{len(pictures) - 1}" value="0" aria-label="frame">',
         '<button id="play" type="button">Play</button></div>',
+        f"<p>{escape(masked(explanation.path))}, {first} to {last}: {title}</p>",
         f"<table>{''.join(rows)}</table>",
         f'<img class="grid" alt="all frames, each above its overlay" src="{grid}">',
         f"<script>\n{script}\n</script>\n</html>\n",
