@@ -165,8 +165,7 @@ def explain(
     spec = replace(clip_spec(model), crops=1)
     video = open_video(path, isolated=True)
     indices = _indices(video, spec, start, end)
-    frames: dict[int, torch.Tensor] = {}
-    views, size = _read(video, indices, spec, frames)
+    views, frames, box = _read(model, video, indices, spec)
     fps = video.fps or spec.fps
     part: dict[str, Any] = {}
     if fps:
@@ -178,7 +177,6 @@ def explain(
     weight = model.pos_embed
     with evaluating(model):
         found = EXPLANATIONS[method].of(model, views.to(device=weight.device, dtype=weight.dtype), index)
-    pictures = torch.stack([frames[i] for i in indices])
     return Explanation(
         path=video.path,
         method=method,
@@ -187,8 +185,8 @@ def explain(
         probability=None if spec.task == "regression" else fused[index].item(),
         prediction=prediction,
         map=found[0].float().cpu(),
-        frames=pictures,
-        box=_box(model, spec, size, pictures),
+        frames=frames,
+        box=box,
         times=tuple(i / fps for i in indices) if fps else None,
     )
 
@@ -238,21 +236,30 @@ def _indices(video: Frames, spec: ClipSpec, start: float | None, end: float | No
 
 
 def _read(
-    video: Frames, indices: Sequence[int], spec: ClipSpec, frames: dict[int, torch.Tensor]
-) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The centre crop (1, C, T, H, W), and a frame's size as decoded. `frames` gets a picture of each, by index."""
-    size = [(0, 0)]
+    model: TimeSformer, video: Frames, indices: Sequence[int], spec: ClipSpec
+) -> tuple[torch.Tensor, torch.Tensor, Box]:
+    """The centre crop (1, C, T, H, W), the frames uncropped (T, H, W, 3), and where in them the map lies."""
+    pictures: dict[int, torch.Tensor] = {}
+    height = width = 0  # as decoded
 
     def passing() -> Iterator[torch.Tensor]:
+        nonlocal height, width
         for index, frame in zip(sorted(set(indices)), video.stream(indices), strict=True):
-            size[0] = (frame.shape[0], frame.shape[1])
-            frames[index] = _smaller(frame)
+            height, width, _ = frame.shape
+            pictures[index] = _smaller(frame)
             yield frame
         video.close()
 
     views = crop_views(passing(), spec)
-    place = {index: t for t, index in enumerate(frames)}
-    return views[:, :, [place[index] for index in indices]], size[0]
+    place = {index: t for t, index in enumerate(pictures)}
+    shown = torch.stack([pictures[index] for index in indices])
+    (crop,) = crop_boxes(height, width, spec)
+    y, x = shown.shape[1] / height, shown.shape[2] / width
+    # A model that pads has patches beyond the crop, to its right and below.
+    pairs = zip(model.patch_grid(*spec.size), model.patch_size, spec.size, strict=True)
+    high, wide = (count * patch / pixels for count, patch, pixels in pairs)
+    box = Box(crop.top * y, crop.left * x, crop.height * y * high, crop.width * x * wide)
+    return views[:, :, [place[index] for index in indices]], shown, box
 
 
 def _smaller(frame: torch.Tensor) -> torch.Tensor:
@@ -264,14 +271,3 @@ def _smaller(frame: torch.Tensor) -> torch.Tensor:
     image = frame.permute(2, 0, 1)[None]
     image = F.interpolate(image, (round(height * scale), round(width * scale)), mode="bilinear", antialias=True)
     return image[0].permute(1, 2, 0)
-
-
-def _box(model: TimeSformer, spec: ClipSpec, size: tuple[int, int], pictures: torch.Tensor) -> Box:
-    """Where the map lies in the pictures: the crop, and what a model that pads puts to its right and below."""
-    (box,) = crop_boxes(*size, spec)
-    y, x = pictures.shape[1] / size[0], pictures.shape[2] / size[1]
-    rows, columns = model.patch_grid(*spec.size)
-    high, wide = (
-        n * patch / pixels for n, patch, pixels in zip((rows, columns), model.patch_size, spec.size, strict=True)
-    )
-    return Box(box.top * y, box.left * x, box.height * y * high, box.width * x * wide)
