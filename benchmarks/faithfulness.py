@@ -16,7 +16,6 @@ Petsiuk, Das, Saenko, "RISE", BMVC 2018, arXiv 1806.07421, section 4.
 from __future__ import annotations
 
 import sys
-import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,7 +77,7 @@ HIDE: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {  # a clip (1, C
     "blur": lambda clip, side: blurred(clip, side),
 }
 KINDS = [f"{curve}, {hidden}" for hidden in HIDE for curve in ("deletion", "insertion")]
-COLUMNS = (*KINDS, "clips", "ms a clip")
+COLUMNS = (*KINDS, "clips")
 
 
 def blurred(clip: torch.Tensor, side: int) -> torch.Tensor:
@@ -121,11 +120,8 @@ def curve(model: TimeSformer, top: torch.Tensor, below: torch.Tensor, order: tor
 def measure(explain: Explain, options: Namespace) -> Sequence[str]:
     model, clips = load(options)
     curves: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
-    seconds = 0.0
     for clip, index in clips:
-        begin = time.perf_counter()
         maps = explain(model, clip, index)
-        seconds += time.perf_counter() - begin
         for name, hide in HIDE.items():
             hidden = hide(clip, model.patch_size[0])
             orders = [values.flatten().argsort(descending=True, stable=True) for values in maps]
@@ -138,7 +134,7 @@ def measure(explain: Explain, options: Namespace) -> Sequence[str]:
     for several in curves.values():
         areas = torch.trapezoid(torch.stack(several), dx=1 / (POINTS - 1))
         cells.append(f"{areas.mean():.3f} ± {areas.std() / len(areas) ** 0.5:.3f}")
-    return [*cells, str(len(clips)), f"{1000 * seconds / len(clips):.0f}"]
+    return [*cells, str(len(clips))]
 
 
 def load(options: Namespace) -> tuple[TimeSformer, list[tuple[torch.Tensor, int]]]:
@@ -192,14 +188,12 @@ def draw(path: Path) -> None:
     styles = dict(zip(ROWS, ("-", "-", "-", "-", "--", ":"), strict=True))
     for axes, kind in zip(figure.subplots(2, 2, sharex=True, sharey=True).flat, KINDS, strict=True):
         for row, curves in CURVES.items():
-            area = float(torch.trapezoid(curves[kind], dx=1 / (POINTS - 1)))
             colour = {"random": "black", "centre": "grey"}.get(row)
-            shown = torch.linspace(0, 100, POINTS)
-            axes.plot(shown, curves[kind], styles[row], color=colour, label=f"{row} {area:.3f}")
+            axes.plot(torch.linspace(0, 100, POINTS), curves[kind], styles[row], color=colour, label=row)
         axes.set_title(kind, fontsize=11)
-        axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
         axes.set(ylim=(0, 1), xlim=(0, 100))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(CURVES), fontsize=9)
     figure.supxlabel("patches taken away, or shown, of the highest value first (%)")
     figure.supylabel("probability of the label")
     path.parent.mkdir(parents=True, exist_ok=True)
