@@ -28,12 +28,16 @@ PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
     "datasets": "'timesformer-zoo[datasets]'",
+    "matplotlib": "'timesformer-zoo[plots]'",
+    "captum": "'timesformer-zoo[captum]'",
     "aiohttp": "'timesformer-zoo[remote]'",
     **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
     "comet_ml": "comet-ml",
 }
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
+EXPLANATIONS = ("relevance", "rollout", "gradients", "integrated_gradients")
+FORMATS = ("gif", "mp4", "png", "html")
 TASKS = ("classes", "multilabel", "regression")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
@@ -60,12 +64,14 @@ DATASETS = {
 }
 
 MODEL = "a name that `list` shows, hf-hub:OWNER/NAME, or a folder"
+DEVICE = "cpu, cuda, cuda:1, mps … (default: the fastest there is)"
 JSON = "print JSON, one object in a line"
 # What shtab has as shtab.FILE: which completions a shell is to offer.
 _FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
-def _classify(parser: ArgumentParser) -> None:
+def _videos(parser: ArgumentParser) -> None:
+    """Arguments of the verbs that run a model on video files."""
     videos = parser.add_argument(
         "videos",
         metavar="VIDEO",
@@ -81,6 +87,10 @@ def _classify(parser: ArgumentParser) -> None:
         default="timesformer_tiny_divided.camera_motion",  # ships with the package: needs no network
         help=f"{MODEL} (default: %(default)s)",
     )
+
+
+def _classify(parser: ArgumentParser) -> None:
+    _videos(parser)
     parser.add_argument(
         "--windows",
         action=BooleanOptionalAction,
@@ -108,7 +118,7 @@ def _classify(parser: ArgumentParser) -> None:
         "--clips", metavar="N", type=int, help="test clips along time, looking once (default: the model's)"
     )
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+    parser.add_argument("--device", metavar="D", help=DEVICE)
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
     _many(parser)
 
@@ -134,6 +144,34 @@ def _many(parser: ArgumentParser) -> None:
     group.add_argument(
         "--attempts", metavar="N", type=int, help="ray: give up a video that N workers died of (default: 3)"
     )
+
+
+def _explain(parser: ArgumentParser) -> None:
+    _videos(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="the picture, by its suffix: .png, a grid of all frames; .gif or .mp4, one after the other; .html, a page "
+        "with both. Without a suffix, as it must be for several videos: a folder, of a picture for each",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the pictures in a folder (default: gif)")
+    parser.add_argument("--label", metavar="LABEL", help="the class to explain (default: the likeliest)")
+    parser.add_argument(
+        "--method",
+        default="relevance",
+        choices=EXPLANATIONS,
+        help="relevance: of the class, by attention and its gradient; rollout: attention alone, the same for every "
+        "class; integrated_gradients needs Captum (default: %(default)s)",
+    )
+    parser.add_argument("--start", metavar="SECONDS", type=float, help="explain the clip that begins here")
+    parser.add_argument(
+        "--end", metavar="SECONDS", type=float, help="take its frames evenly up to here (default: as the model does)"
+    )
+    parser.add_argument("--device", metavar="D", help=DEVICE)
+    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -420,6 +458,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
+    "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "list": Verb("the models and where their weights come from", "--mode divided --labels kinetics400", _list),
     "finetune": Verb(
         "train a model on a data set",
@@ -524,9 +563,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+        package = str(error.name).partition(".")[0]
+        if package not in PACKAGES:
             raise
-        problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
+        problem, status = f"it needs {package}: pip install {PACKAGES[package]}", 1
     except (OSError, ValueError, FloatingPointError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

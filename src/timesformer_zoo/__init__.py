@@ -18,7 +18,11 @@ from timesformer_zoo.errors import (
     VideoReadError,
     WriteError,
 )
-from timesformer_zoo.explanation import attention_maps, overlay, rollout
+from timesformer_zoo.explanation.explain import EXPLANATIONS, Explanation, ExplanationMethod, explain
+from timesformer_zoo.explanation.flow import relevance, rollout
+from timesformer_zoo.explanation.gradients import gradients, integrated_gradients
+from timesformer_zoo.explanation.maps import attention_maps
+from timesformer_zoo.explanation.picture import overlay
 from timesformer_zoo.factories import (
     checkpoint_of,
     timesformer_base_axial,
@@ -92,6 +96,7 @@ __all__ = [
     "CHECKPOINTS",
     "DATASETS",
     "ENGINES",
+    "EXPLANATIONS",
     "IMAGE_SUFFIXES",
     "OBJECTIVES",
     "PROTOCOLS",
@@ -108,6 +113,8 @@ __all__ = [
     "ClusterError",
     "DownloadError",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
     "Finetuned",
     "FrameFolder",
     "Item",
@@ -145,10 +152,13 @@ __all__ = [
     "convert",
     "crop_views",
     "evaluate",
+    "explain",
     "find_lr",
     "finetune",
     "frame_indices",
+    "gradients",
     "init_from_vit",
+    "integrated_gradients",
     "label_set",
     "load_from_transformers",
     "load_model",
@@ -171,6 +181,7 @@ __all__ = [
     "read_dataset",
     "read_shards",
     "read_videos",
+    "relevance",
     "rollout",
     "save_pretrained",
     "save_worst",

@@ -17,12 +17,14 @@ from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
     ENGINES,
+    EXPLANATIONS,
     OBJECTIVES,
     PROTOCOLS,
     TASKS,
     AttentionMode,
 )
 from timesformer_zoo.cli.common import data_in_words
+from timesformer_zoo.explanation.save import FORMATS
 from timesformer_zoo_cli import VERBS, main, parse
 
 Output = pytest.CaptureFixture[str]
@@ -132,6 +134,8 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
+    assert tuple(EXPLANATIONS) == timesformer_zoo_cli.EXPLANATIONS
+    assert [f".{name}" for name in timesformer_zoo_cli.FORMATS] == list(FORMATS)
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
     assert list(timesformer_zoo_cli.TASKS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
