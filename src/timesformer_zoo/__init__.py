@@ -75,6 +75,10 @@ if TYPE_CHECKING:
     from timesformer_zoo.engine.cluster import RayEngine
     from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
     from timesformer_zoo.engine.work import Work
+    from timesformer_zoo.retrieval.embedding import embed
+    from timesformer_zoo.retrieval.index import INDEXES
+    from timesformer_zoo.retrieval.library import Library, Match
+    from timesformer_zoo.retrieval.query import search
     from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
     from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.find_lr import LearningRates, find_lr
@@ -92,6 +96,7 @@ __all__ = [
     "DATASETS",
     "ENGINES",
     "IMAGE_SUFFIXES",
+    "INDEXES",
     "OBJECTIVES",
     "PROTOCOLS",
     "RECIPES",
@@ -111,7 +116,9 @@ __all__ = [
     "FrameFolder",
     "Item",
     "LearningRates",
+    "Library",
     "LocalEngine",
+    "Match",
     "MissingVideosError",
     "Objective",
     "Outcome",
@@ -143,6 +150,7 @@ __all__ = [
     "clip_transform",
     "convert",
     "crop_views",
+    "embed",
     "evaluate",
     "find_lr",
     "finetune",
@@ -173,6 +181,7 @@ __all__ = [
     "rollout",
     "save_pretrained",
     "save_worst",
+    "search",
     "set_labels",
     "timeline",
     "timesformer_base_axial",
@@ -212,6 +221,10 @@ _LAZY = {
     "engine.cluster": ("RayEngine",),
     "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
     "engine.work": ("Work",),
+    "retrieval.embedding": ("embed",),
+    "retrieval.index": ("INDEXES",),
+    "retrieval.library": ("Library", "Match"),
+    "retrieval.query": ("search",),
     "train.evaluate": ("PROTOCOLS", "evaluate"),
     "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.find_lr": ("LearningRates", "find_lr"),

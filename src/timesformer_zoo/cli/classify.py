@@ -17,7 +17,7 @@ from rich.progress import Progress
 from timesformer_zoo.cli.common import engine_of, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.hub.load import load_model, model_digest
+from timesformer_zoo.hub.load import load_model, model_digest, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, Segment, timeline
@@ -110,13 +110,7 @@ class Classify:
 
     def load(self) -> Callable[[str], Answer]:
         """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
-        device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        try:
-            torch.zeros(1, device=device).item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
-        model = load_model(self.model, device=device)
+        model = load_model(self.model, device=usable_device(self.device))
         return partial(self._over_time if self._in_windows(model) else self._once, model)
 
     def _in_windows(self, model: TimeSformer) -> bool:

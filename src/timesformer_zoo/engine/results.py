@@ -19,7 +19,7 @@ from timesformer_zoo.engine.work import Row, key_of, named
 from timesformer_zoo.errors import OutputError
 from timesformer_zoo.writing import clear, flush, whole_file, write_json, writing
 
-__all__ = ["ResultFolder"]
+__all__ = ["ResultFolder", "expect_settings", "locked"]
 
 _ROWS = 10_000  # of a part: a thousand files for ten million videos
 _PARTIAL = ".partial"
@@ -44,7 +44,7 @@ class ResultFolder:
         self._folder = Path(folder)
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._folder)
+            self._lock = locked(self._folder)
         try:
             clear(self._folder)
             self._expect(json.loads(json.dumps(settings)))
@@ -121,18 +121,21 @@ class ResultFolder:
             raise OutputError(
                 f"{path} is damaged ({error}), so of what the rows are is unknown; choose another folder"
             ) from None
-        differ = [
-            f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
-            for name in sorted({*before, *settings})
-            if before.get(name) != settings.get(name)
-        ]
-        if differ:
-            raise OutputError(
-                f"{self._folder} holds rows of other settings: {', '.join(differ)}; choose another folder"
-            )
+        expect_settings(self._folder, before, settings)
 
 
-def _locked(folder: Path) -> IO[bytes]:
+def expect_settings(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise OutputError, which names what differs, unless rows of these settings may join those of a folder."""
+    differ = [
+        f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
+        for name in sorted({*before, *settings})
+        if before.get(name) != settings.get(name)
+    ]
+    if differ:
+        raise OutputError(f"{folder} holds rows of other settings: {', '.join(differ)}; choose another folder")
+
+
+def locked(folder: Path) -> IO[bytes]:
     """A file whose lock the system frees when this process ends, however it ends."""
     file = open(folder / ".lock", "ab")  # noqa: SIM115
     try:

@@ -34,6 +34,7 @@ __all__ = [
     "load_model",
     "local_folder",
     "model_digest",
+    "usable_device",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -72,6 +73,21 @@ def load_model(name: str | os.PathLike[str], *, device: str | torch.device | Non
     if not isinstance(model, TimeSformer):
         raise ValueError(f"{name} is a {type(model).__name__}, not a TimeSformer")
     return model.eval() if device is None else model.eval().to(device)
+
+
+def usable_device(device: str | None) -> str:
+    """A device, once it was seen to work; None: the fastest there is.
+
+    Raises:
+        ValueError: it can't be used.
+    """
+    device = device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
+    return device
 
 
 def card_facts(name: str | os.PathLike[str]) -> CardFacts:
