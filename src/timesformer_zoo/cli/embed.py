@@ -43,15 +43,12 @@ def run(args: Namespace) -> int:
                 print(f"timesformer-zoo embed: {row['error']}", file=sys.stderr)
                 errors += 1
             bar.update(task, completed=done)
-    errors += len(problems)
+    done, errors = done + len(problems), errors + len(problems)
     if args.json:
         print_json({"out": str(args.out), "done": done, "errors": errors, **counts})
     else:
-        said = (
-            f"{args.out}: {done} videos done, {errors} of them with an error"
-            if errors
-            else f"{args.out}: {done} videos done"
-        )
-        changed = f", {counts['changed']} of these changed and done anew" if counts["changed"] else ""
-        print(f"{said}; {counts['before']} were there before{changed}; {counts['rows']} rows of {args.per}s in all")
+        wrong = f", {errors} of them with an error" if errors else ""
+        changed = f", {counts['changed']} of these done anew" if counts["changed"] else ""
+        before = f"{counts['before']} were there before{changed}"
+        print(f"{args.out}: {done} done{wrong}; {before}; {counts['rows']} rows in all, one a {args.per}")
     return 1 if errors else 0

@@ -59,7 +59,7 @@ def embed(
             of the clips, or of windows where the model goes by these.
         window, step: as `predict_windows` takes them, in seconds.
         clips, crops: test views; None: as the model's `ClipSpec` says.
-        dtype: what features are stored as: "float16", half the size, which changes a cosine by about 1e-5; or "float32".
+        dtype: what features are stored as: "float16", half the size, which changes a cosine by 1e-5; or "float32".
         engine: one of `ENGINES`, or a `RayEngine` with what it is to use; then `model` is a name.
         device: where a named model runs; None: the fastest there is.
         retry_errors: try the videos again that could not be read.

@@ -55,9 +55,7 @@ class Taking:
             raise ValueError(f"per is {self.per!r}, expected one of {', '.join(PER)}")
         for name in ("window", "step") if self.per == "clip" else ("clips",) if self.per == "window" else ():
             if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, which features per {self.per} have not; leave it out"
-                )
+                raise ValueError(f"{name} is {getattr(self, name)}, which has no meaning per {self.per}: leave it out")
         for name in ("window", "step", "clips", "crops"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -144,7 +142,7 @@ class Encoder:
         return Features(torch.tensor(times, dtype=torch.float64), rows)
 
     def whole(self, video: Readable) -> Features:
-        """One row: the mean of its clips', or of its windows' where the model goes by these or their length is given."""
+        """One row: the mean of its clips', or of its windows' where the model goes by these or they are asked for."""
         times, rows = (self.windows if self.by_windows else self.clips)(video)
         return Features(torch.stack([times[:, 0].min(), times[:, 1].max()])[None], rows.mean(0, keepdim=True))
 

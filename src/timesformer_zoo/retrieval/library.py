@@ -53,7 +53,7 @@ class Library:
     settings: dict[str, Any]
     """On which features depend: the model's digest, what a row is of, how clips are sampled."""
     videos: list[dict[str, Any]]
-    """"path" of each, an address's "digest"; "version", which changes with its file; of one that can't be read "error"."""
+    """Of each "path", and of an address "digest"; "version", which changes with its file; "error", if it can't be read."""
     parts: list[Part]
 
     @classmethod
@@ -91,7 +91,7 @@ class Library:
 
     @cached_property
     def features(self) -> torch.Tensor:
-        """(N, D), float16 or float32, as the model gave them. Of a library of several parts this is a copy in memory."""
+        """(N, D), float16 or float32, as the model gave them. Of a library of several parts this is a copy."""
         return self._all([part.features for part in self.parts], (0, self.width))
 
     @cached_property
@@ -144,7 +144,7 @@ class Library:
         vector = torch.as_tensor(query).detach().cpu().float()
         if vector.shape != (self.width,):
             raise ValueError(
-                f"the query is of shape {tuple(vector.shape)}, expected ({self.width},), the library's width"
+                f"the query's shape is {tuple(vector.shape)}, expected ({self.width},), the library's width"
             )
         if not len(self):
             raise OutputError(f"{self.folder}: the library has no rows; add videos by embed")
@@ -156,7 +156,7 @@ class Library:
         while True:  # of an index that does not look at all rows, more until there are videos enough
             ranked = ask(vector / norm, wanted, one_per_video)
             ranked = best(
-                ranked.rows, ranked.similarities, wanted, self._video_of(ranked.rows) if one_per_video else None
+                ranked.rows, ranked.similarities, wanted, self.video.numpy()[ranked.rows] if one_per_video else None
             )
             if not one_per_video or len(ranked.rows) >= topk or wanted >= len(self) or index == "exact":
                 break
@@ -174,9 +174,6 @@ class Library:
         part, at = self._place(row)
         start, end = (None if value != value else value for value in part.times[at].tolist())
         return Match(self.path(row), start, end, similarity, row)
-
-    def _video_of(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return self.video.numpy()[rows]
 
     @cached_property
     def _firsts(self) -> list[int]:

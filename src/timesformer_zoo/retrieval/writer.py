@@ -1,4 +1,4 @@
-"""Videos into a library: what is in it is not done again, unless its file has changed, and a killed run loses seconds."""
+"""Videos into a library: one is done once, and anew when its file has changed; a killed run loses seconds."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ class Part:
                 f"{video.path}: it ends at {video.num_frames / video.fps:.1f} s, before the part from {first:g} s"
             )
         self._video = video
-        self.path, self.fps, self.num_frames = video.path, video.fps, stop - self._first
+        self.path, self.num_frames = video.path, stop - self._first
+        self.fps: float | None = video.fps
         self.start = self._first / video.fps
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
