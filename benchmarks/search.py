@@ -1,13 +1,13 @@
 """A query in a library of a million windows: exact, and by an index; time, recall, size and memory.
 
-    flock benchmarks/RESULTS.md python benchmarks/search.py --threads 2 --write
+    python benchmarks/search.py --threads 2 --write
 
 Features are made, of the width of the embedded model (160) and of base (768): a video has 100 windows around a point of
 its own, both in 48 dimensions that a random matrix turns into the width, with some noise, and is stored as float16. A
-query is a row with noise. Recall is the share of the exact ten that an index has among its ten. Memory is what the process has
-after 50 queries, that of a Python with torch (about 250 MiB) included: its own, and pages of the library's and the
-index's files, which the system takes back when it needs them. "faiss" is not in the package: IVF1024,SQ8, nprobe 16, trained on
-131,072 rows, kept in memory.
+query is a row with noise. Recall is the share of the exact ten that an index has among its ten. Memory is what the
+process has after 50 queries, Python with torch and this package (about 400 MiB) included: its own, and pages of files
+that are mapped, which the system takes back when it needs them. "faiss" is not in the package: IVF1024,SQ8, nprobe 16,
+trained on 131,072 rows, kept in memory.
 """
 
 from __future__ import annotations
