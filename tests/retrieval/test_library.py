@@ -185,9 +185,11 @@ def test_an_index_finds_what_looking_at_all_does(tmp_path: Path) -> None:
     library = Library.open(tmp_path)
     for row in range(0, 2000, 150):
         for options in ({}, {"one_per_video": True}):
-            assert library.search(library.features[row], 10, index="usearch", **options) == library.search(
-                library.features[row], 10, **options
+            found, all_of_them = (
+                library.search(library.features[row], 10, index=index, **options) for index in ("usearch", "exact")
             )
+            assert [match.row for match in found] == [match.row for match in all_of_them]
+            assert [m.similarity for m in found] == pytest.approx([m.similarity for m in all_of_them], abs=1e-6)
     (before,) = tmp_path.glob("index-usearch-*")
     write_manifest(tmp_path, Manifest(None, {"width": 24, "per": "window"}, {}, names[1:]))
     assert Library.open(tmp_path).search(library.features[1000], 1, index="usearch")[0].row == 0
