@@ -593,9 +593,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+        package = str(error.name).partition(".")[0]
+        if package not in PACKAGES:
             raise
-        problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
+        problem, status = f"it needs {package}: pip install {PACKAGES[package]}", 1
     except (OSError, ValueError, FloatingPointError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 
