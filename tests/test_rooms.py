@@ -35,6 +35,7 @@ ONLY_IN = {
     "upath": ["video/remote"],
     "datasets": ["data/sources"],
     "ray": ["engine/cluster"],
+    "faiss": ["retrieval/index"],
     "usearch": ["retrieval/index"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
