@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INDEXES", "Ranked", "best", "index_file"]
 
-_CHUNK = 2048  # rows that are float32 at once
+_CHUNK = 512  # rows that are float32 at once: what a core's cache holds
 _PIECE = 1 << 16  # rows that go into an index at once
 _CENTRES, _ROWS = 1024, 1000  # of faiss: lists at most, and rows of one at least
 _LISTS = 32  # that are looked through
