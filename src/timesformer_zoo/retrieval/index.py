@@ -25,7 +25,7 @@ __all__ = ["INDEXES", "Ranked", "best", "index_file"]
 _CHUNK = 512  # rows that are float32 at once: what a core's cache holds
 _PIECE = 1 << 16  # rows that go into an index at once
 _CENTRES, _ROWS = 1024, 1000  # of faiss: lists at most, and rows of one at least
-_LISTS = 32  # that are looked through
+_LISTS = 64  # that are looked through
 _MORE, _LEAST = 4, 64  # times as many as are asked for come from an index, whose own order is that of 8 bits; at least
 _EQUAL = 1e-6  # cosines this close are taken as equal: sums of float32 in another order differ as much
 
