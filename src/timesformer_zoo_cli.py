@@ -28,6 +28,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
     "datasets": "'timesformer-zoo[datasets]'",
+    **dict.fromkeys(["faiss", "usearch"], "'timesformer-zoo[search]'"),
     "matplotlib": "'timesformer-zoo[plots]'",
     "captum": "'timesformer-zoo[captum]'",
     "aiohttp": "'timesformer-zoo[remote]'",
@@ -38,6 +39,9 @@ LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
 EXPLANATIONS = ("relevance", "rollout", "gradients", "integrated_gradients")
 FORMATS = ("gif", "mp4", "png", "html")
+INDEXES = ("exact", "faiss", "usearch")
+PER = ("window", "clip", "video")
+DTYPES = ("float16", "float32")
 TASKS = ("classes", "multilabel", "regression")
 PROTOCOLS = {
     "model": "as the model's ClipSpec says, and as predict does",
@@ -120,11 +124,6 @@ def _classify(parser: ArgumentParser) -> None:
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
     parser.add_argument("--device", metavar="D", help=DEVICE)
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
-    _many(parser)
-
-
-def _many(parser: ArgumentParser) -> None:
-    """Arguments of the verbs that work on many files."""
     group = parser.add_argument_group("many files")
     group.add_argument(
         "--out",
@@ -132,6 +131,11 @@ def _many(parser: ArgumentParser) -> None:
         type=Path,
         help="write JSON lines there and print only how many; the same command again does what is left",
     )
+    _many(group)
+
+
+def _many(group: Any) -> None:
+    """Arguments of the verbs that work on many files and keep what they made of them in a FOLDER."""
     group.add_argument("--retry-errors", action="store_true", help="do again the videos that FOLDER has an error of")
     group.add_argument(
         "--engine", default="local", choices=ENGINES, help="this process, or a Ray cluster (default: %(default)s)"
@@ -172,6 +176,62 @@ def _explain(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="D", help=DEVICE)
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
+
+
+def _embed(parser: ArgumentParser) -> None:
+    _videos(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="the library; made, or added to: videos that are in it are not done again unless their files have changed",
+    )
+    parser.add_argument(
+        "--per",
+        default="window",
+        choices=PER,
+        help="a row of features for each window, each test clip, or each video (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--window", metavar="SECONDS", type=float, help="length of a window (default: the model's clip)"
+    )
+    parser.add_argument(
+        "--step", metavar="SECONDS", type=float, help="from one window to the next (default: the window's length)"
+    )
+    parser.add_argument("--clips", metavar="N", type=int, help="test clips along time (default: the model's)")
+    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
+    parser.add_argument(
+        "--dtype", default="float16", choices=DTYPES, help="of the features on the disk (default: %(default)s)"
+    )
+    parser.add_argument("--device", metavar="D", help=DEVICE)
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    _many(parser.add_argument_group("many files"))
+
+
+def _search(parser: ArgumentParser) -> None:
+    folder = parser.add_argument("library", metavar="LIBRARY", type=Path, help="a folder that embed made")
+    folder.complete = _FILES  # type: ignore[attr-defined]
+    query = parser.add_argument("query", metavar="VIDEO", help="what to look for: a video file, or its address")
+    query.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument("--topk", metavar="N", type=int, default=10, help="how many (default: %(default)s)")
+    parser.add_argument("--start", metavar="SECONDS", type=float, help="look for the part of VIDEO from here")
+    parser.add_argument("--end", metavar="SECONDS", type=float, help="and to here (default: to its end)")
+    parser.add_argument("--one-per-video", action="store_true", help="of each video its best row alone")
+    parser.add_argument(
+        "--index",
+        default="exact",
+        choices=INDEXES,
+        help="look at all rows, or by an index, built once and kept in LIBRARY, for a million and more "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--model", metavar="NAME", help="where the library's model is now (default: where it was)")
+    parser.add_argument("--device", metavar="D", help=DEVICE)
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", type=Path, help="a picture of VIDEO beside what was found: .png or .html"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each row found")
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -459,6 +519,8 @@ def _table(title: str, rows: dict[str, str]) -> str:
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
     "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
+    "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
+    "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
     "list": Verb("the models and where their weights come from", "--mode divided --labels kinetics400", _list),
     "finetune": Verb(
         "train a model on a data set",

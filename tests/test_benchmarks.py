@@ -25,6 +25,7 @@ import products  # noqa: E402
 import quantize  # noqa: E402
 import results  # noqa: E402
 import scale  # noqa: E402
+import search  # noqa: E402
 import startup  # noqa: E402
 import training  # noqa: E402
 
@@ -48,6 +49,7 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (loader, "training, 340x256", [], "first"),
         (loader, "evaluation, 340x256", [], "first"),
         (quantize, "bfloat16", [], "all"),
+        (search, "exact, 160 wide", [], "first"),
         (quantize, "int8, torch.ao*", [], "all"),
         (faithfulness, "relevance", [], "all"),
         (faithfulness, "random", [], "all"),

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copy
 
 import pytest
 import torch
@@ -183,6 +184,26 @@ def test_in_other_peoples_code(script, films, start, tmp_path, monkeypatch):
     model = load_model(tmp_path / "out")
     assert not torch.equal(model.state_dict()["patch_embed.proj.weight"], before["patch_embed.proj.weight"])
     assert predict(model, films / "bikes" / "bikes_00.mp4").top[0].label in FILMS
+
+
+def test_neighbours_tell_the_film(films, start, tmp_path, capsys):
+    """Pieces of three films, of which the held-out ones are asked about; copies of a file are found."""
+    folder = tmp_path / "videos"
+    for path in sorted(films.rglob("*.mp4")):
+        split = "val" if path.stem.endswith("_04") else "train"
+        (folder / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+        copy(path, folder / split / path.parent.name / path.name)
+    run_script("knn.py", folder, "--library", tmp_path / "knn", "--model", start, "--k", 1)
+    right, *rest = capsys.readouterr().out.split("%")
+    assert float(right) >= 66  # of 3, two
+    assert rest == [" of 3 right; 1 neighbours of 12, 3 classes\n"]
+    copy(films / "bikes" / "bikes_00.mp4", folder / "copy.mp4")
+    options = ["--model", start, "--least", "0.9999"]
+    run_script("near_duplicates.py", folder, "--library", tmp_path / "pairs", *options)
+    pairs = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [(similarity, {Path(a).name, Path(b).name}) for similarity, a, b in pairs] == [
+        ("1.000", {"copy.mp4", "bikes_00.mp4"})
+    ]
 
 
 def test_small_data_runs(start, tmp_path):

@@ -21,10 +21,11 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
+    "retrieval": "errors words writing model video hub prediction engine",
     "explanation": "errors writing labels model weights factories video hub results prediction",
     "train": "errors words writing labels model weights factories video hub results prediction explanation data",
     "cli": "errors words writing labels model weights factories video hub results prediction explanation data train "
-    "engine",
+    "engine retrieval",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
@@ -35,6 +36,8 @@ ONLY_IN = {
     "upath": ["video/remote"],
     "datasets": ["data/sources"],
     "ray": ["engine/cluster"],
+    "faiss": ["retrieval/index"],
+    "usearch": ["retrieval/index"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

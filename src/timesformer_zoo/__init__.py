@@ -80,6 +80,10 @@ if TYPE_CHECKING:
     from timesformer_zoo.engine.cluster import RayEngine
     from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
     from timesformer_zoo.engine.work import Work
+    from timesformer_zoo.retrieval.embedding import embed
+    from timesformer_zoo.retrieval.index import INDEXES
+    from timesformer_zoo.retrieval.library import Library, Match
+    from timesformer_zoo.retrieval.query import search
     from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
     from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.find_lr import LearningRates, find_lr
@@ -98,6 +102,7 @@ __all__ = [
     "ENGINES",
     "EXPLANATIONS",
     "IMAGE_SUFFIXES",
+    "INDEXES",
     "OBJECTIVES",
     "PROTOCOLS",
     "RECIPES",
@@ -119,7 +124,9 @@ __all__ = [
     "FrameFolder",
     "Item",
     "LearningRates",
+    "Library",
     "LocalEngine",
+    "Match",
     "MissingVideosError",
     "Objective",
     "Outcome",
@@ -151,6 +158,7 @@ __all__ = [
     "clip_transform",
     "convert",
     "crop_views",
+    "embed",
     "evaluate",
     "explain",
     "find_lr",
@@ -185,6 +193,7 @@ __all__ = [
     "rollout",
     "save_pretrained",
     "save_worst",
+    "search",
     "set_labels",
     "timeline",
     "timesformer_base_axial",
@@ -225,6 +234,10 @@ _LAZY = {
     "engine.cluster": ("RayEngine",),
     "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
     "engine.work": ("Work",),
+    "retrieval.embedding": ("embed",),
+    "retrieval.index": ("INDEXES",),
+    "retrieval.library": ("Library", "Match"),
+    "retrieval.query": ("search",),
     "train.evaluate": ("PROTOCOLS", "evaluate"),
     "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.find_lr": ("LearningRates", "find_lr"),

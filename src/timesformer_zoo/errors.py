@@ -51,7 +51,7 @@ class WriteError(TimesformerZooError, OSError):
 
 
 class OutputError(TimesformerZooError, OSError):
-    """A folder of results that can't be continued: another run writes there, or it is of other settings."""
+    """A folder of results, or a library, that can't be continued or read: damaged, empty, of other settings, in use."""
 
 
 class ClusterError(TimesformerZooError, OSError):

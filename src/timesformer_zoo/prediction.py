@@ -109,7 +109,7 @@ def predict(
     one = is_one(path_or_paths)
     paths = cast("Iterable[Readable]", [path_or_paths] if one else path_or_paths)
     spec = clip_spec(model)
-    spec = replace(spec, clips=spec.clips if clips is None else clips, crops=spec.crops if crops is None else crops)
+    spec = spec.with_views(clips, crops)
     predictions = []
     for path in paths:
         try:

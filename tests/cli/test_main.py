@@ -18,6 +18,7 @@ from timesformer_zoo import (
     DATASETS,
     ENGINES,
     EXPLANATIONS,
+    INDEXES,
     OBJECTIVES,
     PROTOCOLS,
     TASKS,
@@ -25,6 +26,8 @@ from timesformer_zoo import (
 )
 from timesformer_zoo.cli.common import data_in_words
 from timesformer_zoo.explanation.save import FORMATS
+from timesformer_zoo.retrieval.embedding import DTYPES
+from timesformer_zoo.retrieval.encoder import PER
 from timesformer_zoo_cli import VERBS, main, parse
 
 Output = pytest.CaptureFixture[str]
@@ -56,6 +59,18 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--engine", "ray", "--workers", "0"], 2, "workers is 0"),
         (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
         (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
+        (["embed", "{video}"], 2, "-o/--out"),
+        (["embed", "{video}", "-o", "/tmp/never", "--per", "frame"], 2, "--per"),
+        (
+            ["embed", "{video}", "-o", "/tmp/never", "--per", "clip", "--step", "2"],
+            2,
+            "step is 2.0, which has no meaning",
+        ),
+        (["embed", "{video}", "-o", "/tmp/never", "--workers", "2"], 2, "--workers is of a cluster"),
+        (["embed", "{video}", "-o", "/tmp/never", "--model", "resnet50"], 2, "There is no model 'resnet50'"),
+        (["embed", "{video}", "-o", "{video}", "--model", "{folder}"], 1, "{video}"),
+        (["search", "{folder}", "{video}"], 1, "there is no library (no library.json); make one by embed"),
+        (["search", "{video}", "{video}"], 1, "this is a file, expected the folder of a library"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
         (["list", "--labels", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
         (["list", "--labels", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --labels"),
@@ -77,7 +92,7 @@ def test_wrong_use_says_what_is_wrong(
         got = exit.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
     assert (got, out) == (status, "")
-    assert message in err
+    assert message.format(video=video) in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
 
@@ -136,6 +151,9 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
     assert tuple(EXPLANATIONS) == timesformer_zoo_cli.EXPLANATIONS
     assert [f".{name}" for name in timesformer_zoo_cli.FORMATS] == list(FORMATS)
+    assert tuple(INDEXES) == timesformer_zoo_cli.INDEXES
+    assert tuple(PER) == timesformer_zoo_cli.PER
+    assert tuple(DTYPES) == timesformer_zoo_cli.DTYPES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
     assert list(timesformer_zoo_cli.TASKS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]

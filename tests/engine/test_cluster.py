@@ -15,7 +15,7 @@ import pytest
 from small_models import tiny
 from works import Length, Traced
 
-from timesformer_zoo import ClusterError, RayEngine, map_videos, save_pretrained
+from timesformer_zoo import ClusterError, RayEngine, embed, load_model, map_videos, save_pretrained
 from timesformer_zoo_cli import main
 
 ray = pytest.importorskip("ray", reason="needs timesformer-zoo[cluster]")
@@ -97,6 +97,18 @@ def test_a_killed_worker_changes_nothing_and_poison_is_reported_once(
     }
     assert rows == local  # to the last bit
     assert len({process for process, _ in begun(log)}) >= 2 + 1 + 3 + 1  # two, and one for each that died
+
+
+def test_a_library_is_the_same_by_a_cluster(address: str, model: str, video: Path, tmp_path: Path) -> None:
+    videos = [*copies(video, tmp_path, 6), str(tmp_path / "missing.mp4")]
+    for name, engine in {"here": "local", "there": RayEngine(address, workers=2)}.items():
+        embed(model, videos, tmp_path / name, engine=engine, device="cpu")
+    here, there = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there"))
+    assert there == here
+    assert len(here) == 3  # a part, library.json and the lock
+    loaded = load_model(model)
+    with pytest.raises(ValueError, match="workers of a cluster load the model by its name"):
+        embed(loaded, [*videos, "more.mp4"], tmp_path / "there", engine=RayEngine(address, workers=2))
 
 
 @pytest.mark.slow

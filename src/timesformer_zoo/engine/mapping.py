@@ -12,7 +12,7 @@ from timesformer_zoo.engine.results import ResultFolder
 from timesformer_zoo.engine.work import Row, Work, of_error, of_video, row_of
 from timesformer_zoo.errors import VideoReadError
 
-__all__ = ["ENGINES", "Engine", "LocalEngine", "map_videos"]
+__all__ = ["ENGINES", "Engine", "LocalEngine", "map_videos", "named_engine"]
 
 
 class Engine(Protocol):
@@ -80,14 +80,20 @@ def map_videos(
         ClusterError: the cluster is not there, or its workers can't load the work.
         ValueError: no engine of this name; or the work's own, of a call that makes no sense.
     """
-    if isinstance(engine, str):
-        if engine not in ENGINES:
-            raise ValueError(f"engine {engine!r} is not known; expected one of {', '.join(ENGINES)}")
-        engine = ENGINES[engine]()
+    engine = named_engine(engine)
     paths = (os.fspath(video) for video in videos)
     if out is None:
         return _in_order(engine.run(work, enumerate(paths)))
     return _into_folder(engine, work, paths, out, retry_errors)
+
+
+def named_engine(engine: Engine | str) -> Engine:
+    """One of `ENGINES` by its name; any other as it is. Raises ValueError."""
+    if not isinstance(engine, str):
+        return engine
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r} is not known; expected one of {', '.join(ENGINES)}")
+    return ENGINES[engine]()
 
 
 def _in_order(rows: Iterator[tuple[int, Row]]) -> Generator[Row, None, None]:

@@ -19,7 +19,7 @@ from timesformer_zoo.engine.work import Row, key_of, named
 from timesformer_zoo.errors import OutputError
 from timesformer_zoo.writing import clear, flush, to_json, whole_file, write_json, writing
 
-__all__ = ["ResultFolder", "keys_of_errors"]
+__all__ = ["ResultFolder", "expect_settings", "keys_of_errors", "locked"]
 
 _ROWS = 10_000  # of a part: a thousand files for ten million videos
 _PARTIAL = ".partial"
@@ -47,7 +47,7 @@ class ResultFolder:
         self._is_new = not self._folder.exists()
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._folder)
+            self._lock = locked(self._folder)
         try:
             clear(self._folder)
             self._settings = json.loads(to_json(settings))
@@ -134,15 +134,7 @@ class ResultFolder:
             raise OutputError(
                 f"{path} is damaged ({error}), so of what the rows are is unknown; choose another folder"
             ) from None
-        differ = [
-            f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
-            for name in sorted({*before, *settings})
-            if before.get(name) != settings.get(name)
-        ]
-        if differ:
-            raise OutputError(
-                f"{self._folder} holds rows of other settings: {', '.join(differ)}; choose another folder"
-            )
+        expect_settings(self._folder, before, settings)
 
 
 def keys_of_errors(folder: str | os.PathLike[str]) -> set[str]:
@@ -155,7 +147,18 @@ def keys_of_errors(folder: str | os.PathLike[str]) -> set[str]:
     return found
 
 
-def _locked(folder: Path) -> IO[bytes]:
+def expect_settings(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise OutputError, which names what differs, unless rows of these settings may join those of a folder."""
+    differ = [
+        f"{name} {before.get(name)!r}, not {settings.get(name)!r}"
+        for name in sorted({*before, *settings})
+        if before.get(name) != settings.get(name)
+    ]
+    if differ:
+        raise OutputError(f"{folder} holds rows of other settings: {', '.join(differ)}; choose another folder")
+
+
+def locked(folder: Path) -> IO[bytes]:
     """A file whose lock the system frees when this process ends, however it ends."""
     file = open(folder / _LOCK, "ab")  # noqa: SIM115
     try:

@@ -31,9 +31,8 @@ from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import inference
 from timesformer_zoo.train.identity import backbone_digest
 from timesformer_zoo.video.clip import clip_spec
-from timesformer_zoo.video.origin import Origin
+from timesformer_zoo.video.origin import Origin, file_facts
 from timesformer_zoo.video.remote import shown
-from timesformer_zoo.video.shards import is_member
 from timesformer_zoo.video.transform import normalize_clips
 from timesformer_zoo.writing import whole_file
 
@@ -144,10 +143,8 @@ def _sample_key(videos: VideoList, sample: Sample) -> str:
     place: Any = videos.readable(sample)
     if isinstance(place, Origin):
         place = hashlib.blake2b(place.read_at(0, place.size)).hexdigest()
-    file = Path(place.rpartition("::")[0] if is_member(place) else place)
-    files = sorted(file.iterdir()) if file.is_dir() else [file] if file.exists() else []
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    about = repr((os.path.abspath(place) if files else place, facts, sample.start, sample.end))
+    facts = file_facts(os.fspath(place))
+    about = repr((os.path.abspath(place) if facts else place, facts, sample.start, sample.end))
     return hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
 
 

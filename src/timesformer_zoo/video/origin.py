@@ -8,11 +8,12 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
 
 from timesformer_zoo.errors import VideoReadError
 
-__all__ = ["Content", "File", "Origin", "Readable", "is_one", "name_of", "open_file", "origin_of"]
+__all__ = ["Content", "File", "Origin", "Readable", "file_facts", "is_one", "name_of", "open_file", "origin_of"]
 
 
 @runtime_checkable
@@ -71,6 +72,22 @@ def origin_of(video: Readable) -> File:
     if is_member(path):
         return find_member(path)
     return Address(path) if is_address(path) else path
+
+
+def file_facts(place: str) -> list[tuple[str, int, int]]:
+    """What changes when a video does: name, size and time of change (ns) of its file, or of each file of its folder.
+
+    Of a member of a shard, the shard's. Of an address, and of what is not there, nothing.
+    """
+    from timesformer_zoo.video.shards import is_member
+
+    file = place.rpartition("::")[0] if is_member(place) else place
+    try:
+        files = sorted(os.scandir(file), key=lambda entry: entry.name) if os.path.isdir(file) else [Path(file)]
+        stats = [(entry.name, entry.stat()) for entry in files]
+    except OSError:
+        return []
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def name_of(file: File) -> str:

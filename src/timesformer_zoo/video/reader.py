@@ -6,7 +6,7 @@ Legend: T frames, H W pixels, C channels.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 
@@ -120,16 +120,18 @@ class Frames(Protocol):
     def close(self) -> None: ...
 
 
-def open_video(path: Readable, *, num_threads: int = 0, isolated: bool = False) -> Frames:
+def open_video(path: Readable | Frames, *, num_threads: int = 0, isolated: bool = False) -> Frames:
     """A video file, or a folder of frames.
 
     Args:
-        path: of either; of a file all else that `Video` takes, too.
+        path: of either; of a file all else that `Video` takes, too. What is open already is given back.
         num_threads, isolated: see `Video`; they are for files.
 
     Raises:
         VideoReadError: it cannot be read.
     """
+    if hasattr(path, "num_frames"):
+        return cast(Frames, path)
     if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
         return FrameFolder(path)
     return Video(path, num_threads=num_threads, isolated=isolated)
