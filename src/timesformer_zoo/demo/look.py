@@ -1,0 +1,205 @@
+"""What the page's user gets of a video: its labels, its timeline, what they rest on, and what is like it.
+
+All of it as text and HTML, so that it can cross to the page's process; nothing here knows the page.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import torch
+from PIL import Image
+
+from timesformer_zoo.demo import html
+from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.explanation import overlay, rollout
+from timesformer_zoo.hub.load import load_model, usable_device
+from timesformer_zoo.model.timesformer import TimeSformer
+from timesformer_zoo.prediction import predict, predict_windows
+from timesformer_zoo.results import Prediction, timeline
+from timesformer_zoo.retrieval.library import Library, Match
+from timesformer_zoo.retrieval.query import search
+from timesformer_zoo.video.clip import clip_spec, frame_indices
+from timesformer_zoo.video.part import Part
+from timesformer_zoo.video.reader import open_video
+from timesformer_zoo.video.transform import crop_views
+
+__all__ = ["Limits", "Looker", "Update", "in_words"]
+
+NEIGHBOURS = 6
+_EVERY = 0.5  # seconds at least between two pictures of the timeline as it grows
+_WHOLE_VIDEOS = 12  # windows of a model that samples whole videos, of any length
+_SHORTEST = 2.0  # seconds that such a window has at least
+
+
+class Update(TypedDict, total=False):
+    """What is new on the page; what is left out stays as it is."""
+
+    status: str  # in words
+    done: float  # of the work, from 0 to 1
+    error: str
+    labels: dict[str, float]  # probabilities
+    timeline: str  # this and the next are HTML
+    explanation: str
+    neighbours: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be."""
+
+    megabytes: float = 200
+    minutes: float = 10
+    seconds: float = 600  # that it is worked on
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"at most {value:g} {name} of a video make no sense: expected a positive number")
+
+
+class Looker:
+    """Models, each loaded once, and a library.
+
+    Args:
+        models: names that `load_model` knows.
+        library: a folder that `embed` wrote; None: nothing is searched.
+        device: where the models run; None: the fastest there is.
+        limits: for videos.
+
+    Raises:
+        ValueError, DownloadError, CheckpointError: as `load_model`.
+        OutputError: there is no library, or it is damaged.
+    """
+
+    def __init__(
+        self, models: Sequence[str], library: str | None = None, device: str | None = None, limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.library = None if library is None else Library.open(library)
+        searching = [] if self.library is None else [_model_of(self.library)]
+        where = usable_device(device)
+        self._loaded = {name: load_model(name, device=where) for name in dict.fromkeys([*models, *searching])}
+
+    def look(self, path: str, model_name: str) -> Iterator[Update]:
+        """All that is found, piece by piece, as it is found.
+
+        Raises:
+            VideoReadError: the file can't be read, or is too long.
+        """
+        model = self._loaded[model_name]
+        seconds = self._length(path)
+        windows, shown = [], 0.0
+        for window in predict_windows(model, path, model.num_classes, window=_window(model, seconds)):
+            windows.append(window)
+            self._check_length(path, window.end or 0)  # what was read, whatever the file said of itself
+            if time.monotonic() > shown + _EVERY:
+                told = f"Labelled {html.clock(window.end or 0)} of {html.clock(seconds)}"
+                done = 0.7 * (window.end or 0) / seconds
+                yield {"status": told, "done": done, "timeline": _timeline(windows, seconds)}
+                shown = time.monotonic()
+        yield {"timeline": _timeline(windows, seconds), "labels": _labels(model, path, windows)}
+        yield {"status": "Explaining it", "done": 0.7}
+        yield {"explanation": _explanation(model, path, _clearest(windows))}
+        if self.library is not None:
+            yield {"status": "Searching the library", "done": 0.9}
+            name = _model_of(self.library)
+            found = search(self.library, path, NEIGHBOURS, one_per_video=True, model=self._loaded[name])
+            yield {"neighbours": html.gallery([(_frame(match), _caption(match)) for match in found])}
+        yield {"status": f"Done: {html.clock(seconds)} of video", "done": 1}
+
+    def _length(self, path: str) -> float:
+        video = open_video(path, isolated=True)
+        video.close()
+        seconds = video.num_frames / video.fps if video.fps else 0
+        self._check_length(path, seconds)
+        return seconds
+
+    def _check_length(self, path: str, seconds: float) -> None:
+        longest = self.limits.minutes * 60
+        if seconds > longest + 0.5:
+            length = f"{html.clock(seconds)}, expected at most {html.clock(longest)}"
+            raise VideoReadError(f"{path}: it is too long: {length}; cut out a part of it")
+
+
+def in_words(error: BaseException, path: str) -> str:
+    """An error as the page shows it: of an upload, its name without the folder in which it lies here."""
+    text = str(error) or type(error).__name__
+    return text.replace(path, os.path.basename(path)).replace(os.path.dirname(path), "")
+
+
+def _window(model: TimeSformer, seconds: float) -> float | None:
+    whole = clip_spec(model).sampling == "uniform"
+    return max(_SHORTEST, seconds / _WHOLE_VIDEOS) if whole else None
+
+
+def _timeline(windows: Sequence[Prediction], seconds: float) -> str:
+    if windows[0].task == "regression":
+        return html.values_table([(window.start or 0, window.end or 0, window.values) for window in windows])
+    return html.timeline(timeline(windows), seconds)
+
+
+def _labels(model: TimeSformer, path: str, windows: Sequence[Prediction]) -> dict[str, float]:
+    """Of all the video: by its windows where the model goes by these, or as its protocol looks at one."""
+    if not clip_spec(model).windows or not windows[0].top:
+        return {score.label: score.probability for score in predict(model, [path])[0].top}
+    sums: dict[str, float] = {}
+    for window in windows:
+        for score in window.top:
+            sums[score.label] = sums.get(score.label, 0.0) + score.probability / len(windows)
+    return sums
+
+
+def _clearest(windows: Sequence[Prediction]) -> Prediction:
+    return max(windows, key=lambda window: window.top[0].probability if window.top else 0)
+
+
+def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
+    """Where the model looks in its surest window."""
+    spec = clip_spec(model)
+    part = Part(open_video(path, isolated=True), window.start, window.end)
+    indices = frame_indices(replace(spec, crops=1), part.num_frames, part.fps)
+    frames = part.frames(indices)
+    part.close()
+    (clip,) = crop_views(iter(frames), replace(spec, crops=1))
+    heat = rollout(model, clip[None].to(model.pos_embed))[0].cpu()
+    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    shown = (clip.permute(1, 2, 3, 0) * std + mean).clamp(0, 1)
+    buffer = io.BytesIO()
+    overlay(shown, heat).savefig(buffer, format="png", dpi=80)
+    times = f"{html.clock(window.start or 0)} to {html.clock(window.end or 0)}"
+    image = html.picture(buffer.getvalue(), "png", f"Frames from {times}, bright where the model looks")
+    return html.figure(image, f"Where it looks in its surest window, {times}: attention rollout, bright is much.")
+
+
+def _model_of(library: Library) -> str:
+    if library.model is None:
+        raise ValueError(f"{library.folder} does not say which model made it; embed its videos with a model's name")
+    return library.model
+
+
+def _frame(match: Match) -> str:
+    """From the middle of what was found; or why there is none: the file may have gone since it was embedded."""
+    try:
+        video = open_video(match.path, isolated=True)
+        middle = ((match.start or 0) + (match.end or 0)) / 2 * (video.fps or 0)
+        frame = video.frames([min(int(middle), video.num_frames - 1)])[0]
+        video.close()
+    except VideoReadError:
+        return "<em>its file is gone</em>"
+    image = Image.fromarray(frame.numpy())
+    image.thumbnail((320, 180))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return html.picture(buffer.getvalue(), "jpeg", f"A frame of {os.path.basename(match.path)}")
+
+
+def _caption(match: Match) -> str:
+    """Its name without the folder, which is no business of the page's readers."""
+    times = "" if match.start is None else f", {html.clock(match.start)} – {html.clock(match.end or 0)}"
+    return f"{os.path.basename(match.path)}{times} (similarity {match.similarity:.2f})"
