@@ -11,8 +11,8 @@ from timesformer_zoo.results import Segment
 __all__ = ["CSS", "clock", "figure", "gallery", "picture", "problem", "progress", "timeline", "values_table"]
 
 CSS = """
-.tz table { border-collapse: collapse; width: 100%; margin-top: 0.6em }
-.tz th, .tz td { text-align: left; padding: 0.15em 0.8em 0.15em 0; border: 0 }
+.tz table { border-collapse: collapse; width: 100%; margin-top: 0.6em; border: 0 !important }
+.tz th, .tz td { text-align: left; padding: 0.15em 0.8em 0.15em 0 !important; border: 0 !important }
 .tz td:first-child { font-variant-numeric: tabular-nums; white-space: nowrap }
 .tz .bar { display: flex; height: 2em; border-radius: 4px; overflow: hidden; background: var(--border-color-primary) }
 .tz .bar span { overflow: hidden; white-space: nowrap; color: #fff; font-size: 0.85em; line-height: 2.35em;
@@ -27,6 +27,7 @@ CSS = """
   list-style: none; padding: 0; margin: 0 }
 .tz progress { width: 100%; height: 0.6em; accent-color: var(--color-accent) }
 .tz .problem { border-left: 4px solid #b3261e; padding: 0.4em 0.8em; margin: 0 }
+button[aria-label^="Trim video"], button[aria-label^="Reset video"] { display: none }  /* they need a network */
 """
 
 # Of neighbouring labels; each dark enough for white letters on it (4.5 : 1), and told apart without red and green.
@@ -111,10 +112,10 @@ def figure(image: str, caption: str) -> str:
     return f'<figure class="tz">{_with_caption(image, caption)}</figure>'
 
 
-def gallery(figures: Sequence[tuple[str, str]]) -> str:
+def gallery(title: str, figures: Sequence[tuple[str, str]]) -> str:
     """Pictures (or why there is none) and captions, the nearest first."""
     items = "".join(f"<li><figure>{_with_caption(image, caption)}</figure></li>" for image, caption in figures)
-    return f'<div class="tz"><ol class="gallery">{items}</ol></div>'
+    return f'<div class="tz"><p>{escape(title)}</p><ol class="gallery">{items}</ol></div>'
 
 
 def _with_caption(image: str, caption: str) -> str:

@@ -53,7 +53,7 @@ class Update(TypedDict, total=False):
 class Limits:
     """What an upload may be."""
 
-    megabytes: float = 200
+    megabytes: float = 200  # of 2 ** 20 bytes, as Gradio counts them
     minutes: float = 10
     seconds: float = 600  # that it is worked on
 
@@ -105,13 +105,22 @@ class Looker:
                 shown = time.monotonic()
         yield {"timeline": _timeline(windows, seconds), "labels": _labels(model, path, windows)}
         yield {"status": "Explaining it", "done": 0.7}
-        yield {"explanation": _explanation(model, path, _clearest(windows))}
+        clearest = max(windows, key=lambda window: window.top[0].probability if window.top else 0)
+        yield {"explanation": _explanation(model, path, clearest)}
         if self.library is not None:
             yield {"status": "Searching the library", "done": 0.9}
-            name = _model_of(self.library)
-            found = search(self.library, path, NEIGHBOURS, one_per_video=True, model=self._loaded[name])
-            yield {"neighbours": html.gallery([(_frame(match), _caption(match)) for match in found])}
+            yield {"neighbours": self._neighbours(self.library, path, clearest)}
         yield {"status": f"Done: {html.clock(seconds)} of video", "done": 1}
+
+    def _neighbours(self, library: Library, path: str, window: Prediction) -> str:
+        """Of a library of windows, what is like the surest window; else what is like the video."""
+        moment = library.settings["per"] == "window"
+        start, end = (window.start, window.end) if moment else (None, None)
+        model = self._loaded[_model_of(library)]
+        found = search(library, path, NEIGHBOURS, start=start, end=end, one_per_video=True, model=model)
+        what = f"Like its surest window, {_times(window)}" if moment else "Like all of it"
+        title = f"{what}: the nearest of each of {len(found)} videos, by cosine similarity."
+        return html.gallery(title, [(_frame(match), _caption(match)) for match in found])
 
     def _length(self, path: str) -> float:
         video = open_video(path, isolated=True)
@@ -155,10 +164,6 @@ def _labels(model: TimeSformer, path: str, windows: Sequence[Prediction]) -> dic
     return sums
 
 
-def _clearest(windows: Sequence[Prediction]) -> Prediction:
-    return max(windows, key=lambda window: window.top[0].probability if window.top else 0)
-
-
 def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
     """Where the model looks in its surest window."""
     spec = clip_spec(model)
@@ -172,9 +177,13 @@ def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
     shown = (clip.permute(1, 2, 3, 0) * std + mean).clamp(0, 1)
     buffer = io.BytesIO()
     overlay(shown, heat).savefig(buffer, format="png", dpi=80)
-    times = f"{html.clock(window.start or 0)} to {html.clock(window.end or 0)}"
+    times = _times(window)
     image = html.picture(buffer.getvalue(), "png", f"Frames from {times}, bright where the model looks")
     return html.figure(image, f"Where it looks in its surest window, {times}: attention rollout, bright is much.")
+
+
+def _times(window: Prediction) -> str:
+    return f"{html.clock(window.start or 0)} to {html.clock(window.end or 0)}"
 
 
 def _model_of(library: Library) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "import_gradio", "serve"]
 
-_KEPT = (60, 900)  # seconds: how often uploads are looked through, and how old they become
+KEPT = (60, 900)  # seconds: how often uploads are looked through, and how old they become
 _WAITING = 16  # who may wait in the queue; others are told to come back
 
 # The browser refuses what a page or a library of it would load from another machine.
@@ -44,7 +44,7 @@ def serve(worker: Worker, host: str, port: int | None = None) -> tuple[Blocks, s
         server_name=host,
         server_port=port,
         share=False,
-        max_file_size=round(worker.limits.megabytes * 1e6),
+        max_file_size=round(worker.limits.megabytes * 2**20),
         quiet=True,
         prevent_thread_lock=True,
         ssr_mode=False,
@@ -86,12 +86,8 @@ class _OnlyFromHere:
         await self._app(scope, receive, with_policy)
 
 
-def build(worker: Worker, kept: tuple[int, int] = _KEPT) -> Blocks:
-    """The page's parts and what the button does; one column for what goes in, one for what comes out.
-
-    Args:
-        kept: seconds: how often uploads are looked through, and at what age they are deleted.
-    """
+def build(worker: Worker) -> Blocks:
+    """The page's parts and what the button does; one column for what goes in, one for what comes out."""
     gr = import_gradio()
 
     class Upload(gr.Video):  # type: ignore[misc, name-defined]
@@ -106,7 +102,7 @@ def build(worker: Worker, kept: tuple[int, int] = _KEPT) -> Blocks:
             return "video"
 
     limits = worker.limits
-    with gr.Blocks(title="TimeSformer", analytics_enabled=False, delete_cache=kept) as page:
+    with gr.Blocks(title="TimeSformer", analytics_enabled=False, delete_cache=KEPT) as page:
         gr.Markdown("# What does TimeSformer see in a video?")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
