@@ -68,6 +68,7 @@ VERBS = {
     "convert to a file": Verb("convert {mine} {out}/weights.safetensors --to native --force", size=100_000),
     "classify --json > file": Verb("classify {films} --model {mine} --json --no-windows", to_file=True, size=4096),
     "classify --out": Verb("classify {films} --model {mine} --out {out}/labels --no-windows", size=12_000),
+    "embed": Verb("embed {films} --model {mine} -o {out}/library", size=12_000),
     "push": Verb("push {out}/model me/mine", "model", publishes=True, size=100_000),
 }
 

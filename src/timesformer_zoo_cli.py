@@ -28,6 +28,8 @@ PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
     "datasets": "'timesformer-zoo[datasets]'",
+    "usearch": "'timesformer-zoo[search]'",
+    "matplotlib": "'timesformer-zoo[plots]'",
     "aiohttp": "'timesformer-zoo[remote]'",
     "gradio": "'timesformer-zoo[demo]'",
     **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
@@ -35,7 +37,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
 }
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
-INDEXES = ("exact",)
+INDEXES = ("exact", "usearch")
 PER = ("window", "clip", "video")
 DTYPES = ("float16", "float32")
 KINDS = ("classes", "multilabel", "regression")

@@ -86,6 +86,7 @@ def _serve(connection: Any) -> None:
     import huggingface_hub.hf_api  # noqa: F401
 
     import timesformer_zoo.cli.convert
+    import timesformer_zoo.cli.embed
     import timesformer_zoo.cli.evaluate
     import timesformer_zoo.cli.finetune
     import timesformer_zoo.cli.push  # noqa: F401

@@ -23,6 +23,7 @@ import products  # noqa: E402
 import quantize  # noqa: E402
 import results  # noqa: E402
 import scale  # noqa: E402
+import search  # noqa: E402
 import startup  # noqa: E402
 import training  # noqa: E402
 
@@ -46,6 +47,7 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (loader, "training, 340x256", [], "first"),
         (loader, "evaluation, 340x256", [], "first"),
         (quantize, "bfloat16", [], "all"),
+        (search, "exact, 160 wide", [], "first"),
         (quantize, "int8, torch.ao*", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),

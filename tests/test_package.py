@@ -42,10 +42,10 @@ def test_import_registers_with_timm_and_leaves_it_as_it_was(fresh: dict[str, Any
 def test_import_is_light(fresh: dict[str, Any]) -> None:
     packages = {name.partition(".")[0] for name in fresh["modules"]}
     heavy = "accelerate aiohttp av datasets decord lightning matplotlib onnx pandas peft pyarrow ray rich tensorboard"
-    heavy += " transformers upath"
+    heavy += " transformers upath usearch"
     assert not packages & set(heavy.split())
     rooms = {name.split(".")[1] for name in fresh["modules"] if name.startswith("timesformer_zoo.")}
-    assert not rooms & {"cli", "data", "engine", "train"}
+    assert not rooms & {"cli", "data", "engine", "retrieval", "train"}
     assert {"model", "video", "hub"} <= rooms
 
 
@@ -79,6 +79,7 @@ def test_public_names_are_all_there_is_and_each_can_be_imported() -> None:
         lambda model: timesformer_zoo.push_to_hf_hub(model, "me/mine"),
         lambda model: timesformer_zoo.to_transformers(model),
         lambda model: timesformer_zoo.init_from_vit(model, "vit_tiny_patch16_224"),
+        lambda model: timesformer_zoo.embed(model, ["video.mp4"], "folder"),
         lambda model: timesformer_zoo.finetune(model, None, timesformer_zoo.RECIPES["paper"], "folder"),
     ],
     ids=[
@@ -90,6 +91,7 @@ def test_public_names_are_all_there_is_and_each_can_be_imported() -> None:
         "push",
         "to_transformers",
         "init_from_vit",
+        "embed",
         "finetune",
     ],
 )

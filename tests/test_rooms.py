@@ -20,9 +20,11 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
+    "retrieval": "errors writing model video hub prediction engine",
     "explanation": "errors writing labels model weights factories video hub",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
-    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
+    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine "
+    "retrieval",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
@@ -33,6 +35,7 @@ ONLY_IN = {
     "upath": ["video/remote"],
     "datasets": ["data/sources"],
     "ray": ["engine/cluster"],
+    "usearch": ["retrieval/index"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

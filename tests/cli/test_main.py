@@ -17,12 +17,15 @@ from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
     ENGINES,
+    INDEXES,
     OBJECTIVES,
     PROTOCOLS,
     TASKS,
     AttentionMode,
 )
 from timesformer_zoo.cli.common import data_in_words
+from timesformer_zoo.retrieval.embedding import DTYPES
+from timesformer_zoo.retrieval.encoder import PER
 from timesformer_zoo_cli import VERBS, main, parse
 
 Output = pytest.CaptureFixture[str]
@@ -54,6 +57,18 @@ Output = pytest.CaptureFixture[str]
         (["classify", "{video}", "--engine", "ray", "--workers", "0"], 2, "workers is 0"),
         (["classify", "{video}", "--engine", "ray", "--address", "ray://head:10001"], 2, "with address auto"),
         (["classify", "{video}", "--retry-errors"], 2, "give it by --out"),
+        (["embed", "{video}"], 2, "-o/--out"),
+        (["embed", "{video}", "-o", "/tmp/never", "--per", "frame"], 2, "--per"),
+        (
+            ["embed", "{video}", "-o", "/tmp/never", "--per", "clip", "--step", "2"],
+            2,
+            "step is 2.0, which has no meaning",
+        ),
+        (["embed", "{video}", "-o", "/tmp/never", "--workers", "2"], 2, "--workers is of a cluster"),
+        (["embed", "{video}", "-o", "/tmp/never", "--model", "resnet50"], 2, "There is no model 'resnet50'"),
+        (["embed", "{video}", "-o", "{video}", "--model", "{folder}"], 1, "{video}"),
+        (["search", "{folder}", "{video}"], 1, "there is no library (no library.json); make one by embed"),
+        (["search", "{video}", "{video}"], 1, "this is a file, expected the folder of a library"),
         (["list", "nothing-like-it"], 1, "nothing-like-it"),
         (["list", "--task", "ucf101"], 2, "'kinetics400', 'kinetics600'"),
         (["list", "--task", "camera_motion", "--licence", "cc-by-nc-4.0"], 1, "no model for '*' and --task"),
@@ -72,7 +87,7 @@ def test_wrong_use_says_what_is_wrong(
         got = exit.code  # type: ignore[assignment]
     out, err = capsys.readouterr()
     assert (got, out) == (status, "")
-    assert message in err
+    assert message.format(video=video) in err
     assert "Traceback" not in err
 
 
@@ -128,6 +143,9 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
     assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
+    assert tuple(INDEXES) == timesformer_zoo_cli.INDEXES
+    assert tuple(PER) == timesformer_zoo_cli.PER
+    assert tuple(DTYPES) == timesformer_zoo_cli.DTYPES
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
     assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from timesformer_zoo.cli.common import print_json
+from timesformer_zoo.retrieval.index import index_file
 from timesformer_zoo.retrieval.library import Library
 from timesformer_zoo.retrieval.picture import save_matches, span
 from timesformer_zoo.retrieval.query import search
@@ -15,6 +17,8 @@ __all__ = ["run"]
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo search`."""
     library = Library.open(args.library)
+    if args.index != "exact" and len(library) and not index_file(library, args.index).exists():
+        print(f"timesformer-zoo search: building the index of {len(library):,} rows, once", file=sys.stderr)
     matches = search(
         library, args.query, args.topk,
         start=args.start, end=args.end, one_per_video=args.one_per_video, index=args.index, model=args.model,

@@ -53,7 +53,7 @@ class Library:
     settings: dict[str, Any]
     """On which features depend: the model's digest, what a row is of, how clips are sampled."""
     videos: list[dict[str, Any]]
-    """Of each "path", and of an address "digest"; "version", which changes with its file; "error", if it can't be read."""
+    """Of each "path"; of an address "digest"; "version", which changes with its file; "error", if it can't be read."""
     parts: list[Part]
 
     @classmethod
@@ -163,6 +163,15 @@ class Library:
             wanted = min(4 * wanted, len(self))
         pairs = zip(ranked.rows.tolist(), ranked.similarities.tolist(), strict=True)
         return [self._match(row, similarity) for row, similarity in list(pairs)[:topk]]
+
+    def cosines(self, query: torch.Tensor, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Of some rows with a unit vector (D,)."""
+        found = np.empty(len(rows), np.float32)
+        for first, part in zip(self._firsts[:-1], self.parts, strict=True):
+            here = (rows >= first) & (rows < first + len(part.features))
+            at = torch.from_numpy(rows[here] - first)
+            found[here] = ((part.features[at].float() @ query) / part.norms[at].clamp(min=1e-12)).numpy()
+        return found
 
     def _index(self, name: str) -> Any:
         kept: dict[str, Any] = self.__dict__.setdefault("_indexes", {})

@@ -1,8 +1,8 @@
 """A library on the disk: parts, files of safetensors that never change, and library.json, which says which count.
 
-A part has the tensors `features` (N, D), `norms` (N,) float32, `times` (N, 2) float64 in seconds and `video` (N,) int32:
-the video that a row is of, by its place in "videos" of the JSON that is the file's metadata "library". The rows of a
-video follow each other. A part's name follows from its content, so that a new one replaces none, and library.json is
+A part has the tensors `features` (N, D), `norms` (N,) float32, `times` (N, 2) float64 in seconds, `video` (N,) int32:
+the place of a row's video in "videos" of the JSON that is the file's metadata "library". The rows of a video follow
+each other. A part's name follows from its content, so that a new one replaces none, and library.json is
 replaced at once: from then on the new parts count, and the old ones are removed.
 
 Legend: N rows, D features.

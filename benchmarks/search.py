@@ -1,0 +1,147 @@
+"""A query in a library of a million windows: exact, and by an index; time, recall, size and memory.
+
+    python benchmarks/search.py --threads 2 --write
+
+Features are made, of the width of the embedded model (160) and of base (768): a video has 100 windows around a point of
+its own, both in 48 dimensions that a random matrix turns into the width, with some noise, and is stored as float16. A
+query is a row with noise. Recall is the share of the exact ten that an index has among its ten. Memory is what the
+process has after 50 queries, Python with torch and this package (about 400 MiB) included: its own, and pages of files
+that are mapped, which the system takes back when it needs them. "faiss" is not in the package: IVF1024,SQ8, nprobe 16,
+trained on 131,072 rows, kept in memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import _status, in_fresh_process
+from results import Table, run
+
+from timesformer_zoo import Library
+from timesformer_zoo.retrieval.index import index_file
+from timesformer_zoo.retrieval.parts import Manifest, VideoRows, write_manifest, write_part
+
+ROWS, WINDOWS, LATENT, TOPK = 1_000_000, 100, 48, 10
+QUERIES = 50
+CASES = {f"{index}, {width} wide": (index, width) for width in (160, 768) for index in ("exact", "usearch", "faiss")}
+COLUMNS = ("ms a query", "slowest, ms", "recall@10", "built in, s", "index, MB", "own memory, MiB", "mapped, MiB")
+
+_made: dict[tuple[int, int], TemporaryDirectory[str]] = {}
+
+
+def make(folder: Path, rows: int, width: int) -> None:
+    """A library that no video was read for."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(LATENT, width, generator=generator) / LATENT**0.5
+    names = []
+    for first in range(0, rows, 65536 // WINDOWS * WINDOWS):
+        videos = []
+        for number in range(first // WINDOWS, min(first + 65536 // WINDOWS * WINDOWS, rows) // WINDOWS):
+            place = torch.randn(1, LATENT, generator=generator)
+            latent = place + 0.6 * torch.randn(WINDOWS, LATENT, generator=generator)
+            features = latent @ matrix + 0.2 * torch.randn(WINDOWS, width, generator=generator)
+            times = torch.arange(WINDOWS, dtype=torch.float64)[:, None] + torch.tensor([0.0, 1.0], dtype=torch.float64)
+            videos.append(VideoRows({"path": f"{number}.mp4", "version": ""}, times, features.half()))
+        names.append(write_part(folder, videos, {}))
+    write_manifest(folder, Manifest(None, {"width": width, "per": "window"}, {}, names))
+
+
+def queries(library: Library) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, len(library), (QUERIES,), generator=generator).tolist()
+    found = [library.parts[p].features[at] for p, at in (_place(library, row) for row in rows)]
+    return torch.stack(found).float() + 0.3 * torch.randn(QUERIES, library.width, generator=generator)
+
+
+def _place(library: Library, row: int) -> tuple[int, int]:
+    for number, part in enumerate(library.parts):
+        if row < len(part.features):
+            return number, row
+        row -= len(part.features)
+    raise IndexError(row)
+
+
+def faiss_of(library: Library) -> tuple[Callable[[torch.Tensor], Sequence[int]], int]:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    lists = 1024 if len(library) > 100_000 else 8
+    index = faiss.index_factory(library.width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    step = max(1, len(library) // 131_072)
+    sample = [part.features[::step].float() / part.norms[::step, None] for part in library.parts]
+    index.train(torch.cat(sample).numpy())
+    for part in library.parts:
+        index.add((part.features.float() / part.norms[:, None]).numpy())
+    index.nprobe = 16
+    size = index.ntotal * library.width
+    return lambda query: index.search(torch.nn.functional.normalize(query, dim=0)[None].numpy(), TOPK)[1][0], size
+
+
+def build(folder: str, name: str) -> float:
+    """Seconds."""
+    library = Library.open(folder)
+    start = time.perf_counter()
+    library.search(queries(library)[0], TOPK, index=name)
+    return time.perf_counter() - start
+
+
+def ask(folder: str, name: str) -> tuple[list[float], list[set[int]], float, int, int, int]:
+    """Seconds of each query, the rows it found, seconds to build, bytes of the index, of memory, of mapped files."""
+    library = Library.open(folder)
+    asked, built, size = queries(library), 0.0, 0
+    if name == "faiss":
+        start = time.perf_counter()
+        find, size = faiss_of(library)
+        built = time.perf_counter() - start
+    else:
+
+        def find(query: torch.Tensor) -> Any:
+            return [match.row for match in library.search(query, TOPK, index=name)]
+
+    find(asked[0])  # maps files, builds nothing
+    seconds, rows = [], []
+    for query in asked:
+        start = time.perf_counter()
+        found = find(query)
+        seconds.append(time.perf_counter() - start)
+        rows.append({int(row) for row in found})
+    if name == "usearch":
+        size = index_file(library, name).stat().st_size
+    return seconds, rows, built, size, _status("RssAnon"), _status("RssFile")
+
+
+def measure(case: tuple[str, int], options: Namespace) -> Sequence[str]:
+    name, width = case
+    count = 4_000 if options.quick else ROWS
+    if (count, width) not in _made:
+        _made[count, width] = TemporaryDirectory()
+        make(Path(_made[count, width].name), count, width)
+    folder = _made[count, width].name
+    built = in_fresh_process(build, folder, name) if name == "usearch" else 0.0
+    truth, got = in_fresh_process(ask, folder, "exact"), in_fresh_process(ask, folder, name)
+    assert truth is not None
+    assert got is not None
+    seconds, rows, more, size, own, mapped = got
+    recall = np.mean([len(a & b) / TOPK for a, b in zip(rows, truth[1], strict=True)])
+    cells = [f"{1e3 * statistics.median(seconds):.1f}", f"{1e3 * max(seconds):.1f}", f"{recall:.3f}"]
+    cells += ["", ""] if name == "exact" else [f"{(built or 0) + more:.0f}", f"{size / 1e6:.0f}"]
+    return [*cells, f"{own / 2**20:.0f}", f"{mapped / 2**20:.0f}"]
+
+
+def estimate(case: tuple[str, int], options: Namespace) -> float:
+    name, width = case
+    return {"exact": 60.0, "usearch": 300.0, "faiss": 150.0}[name] * (1 + width / 400)
+
+
+TABLE = Table("search", COLUMNS, CASES, measure, estimate)
+
+if __name__ == "__main__":
+    run(__doc__, [TABLE])
