@@ -3,6 +3,7 @@
     python benchmarks/gpu.py --write                            every table, by one command
     python benchmarks/gpu.py --short --out gpu.json             what matters most, in some six minutes
     python benchmarks/gpu.py --tables gpu --rows 'base*'        a part of it
+    python benchmarks/gpu.py --from gpu.json --write            what was measured elsewhere
     python benchmarks/gpu.py --device cpu --quick --eager-only  does it run?
 
 Beside transformers: weights are bfloat16 in inference; in training they are float32 under autocast, and the optimizer
@@ -288,7 +289,7 @@ def attention_row(row: tuple[str, int], options: Namespace) -> dict[str, str]:
     shapes = {fused: (clips, places, tokens), plain: (clips, places, tokens), own: (clips, tokens, places)}
     cells: dict[str, str] = {}
     for way, (function, shape) in zip(ATTENTION_WAYS, shapes.items(), strict=True):
-        if function is own and dtype in kernel.TILES and tokens > kernel.TILES[dtype][1]:
+        if function is own and dtype in kernel.TILES and tokens > kernel.TILES[dtype][2]:
             continue
         try:
             qkv = torch.randn(*shape, 3 * heads * 64, device=device, dtype=dtype, requires_grad=True)
@@ -343,21 +344,27 @@ def one_row(case: Case, options: Namespace) -> dict[str, str]:
 
 
 LAUNCH_ROWS = {
-    f"{'transformers' if theirs else 'ours'}, {'training' if training else 'forward'}": (training, theirs)
-    for theirs in (False, True)
+    f"{way}, {'training' if training else 'forward'}": (*WAYS[way], training)
+    for way in WAYS
     for training in (False, True)
 }
-LAUNCH_COLUMNS = ("wall, ms", "kernels, ms", "launches", "largest, ms")
+LAUNCHES_IN_SHORT = tuple(row for row in LAUNCH_ROWS if row != "transformers, compiled, training")
+LAUNCH_COLUMNS = ("wall, ms", "until all is queued, ms", "kernels, ms", "launches", "largest, ms")
 
 
-def launch_row(row: tuple[bool, bool], options: Namespace) -> dict[str, str]:
+def launch_row(row: tuple[str, bool, bool], options: Namespace) -> dict[str, str]:
     """Of base divided 8x224, batch 8."""
-    training, theirs = row
+    who, compiled, training = row
     case = Case("base_divided", 8, 224, batch=8, dtype=BF16)
     case = case.quick() if options.quick else case
-    call, _ = prepare(Row(case, training), "transformers" if theirs else "ours", False, options.device)
+    if compiled and options.eager_only:
+        return {}
+    call, _ = prepare(Row(case, training), who, compiled, options.device)
     gpu = options.device.startswith("cuda")
     wall = statistics.median(seconds(call, options.device) for _ in range(options.rounds))
+    queued = []
+    for _ in range(options.rounds):
+        seconds(lambda: queued.append(seconds(call)), options.device)
     with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU], acc_events=True) as profiler:
         seconds(call, options.device)
     spent: dict[str, float] = {}
@@ -369,6 +376,7 @@ def launch_row(row: tuple[bool, bool], options: Namespace) -> dict[str, str]:
     largest = sorted(spent.items(), key=lambda item: -item[1])[:14]
     return {
         "wall, ms": f"{1000 * wall:.1f}",
+        "until all is queued, ms": f"{1000 * statistics.median(queued):.1f}",
         "kernels, ms": f"{sum(spent.values()) / 1000:.1f}",
         "launches": str(launches),
         "largest, ms": "; ".join(f"{short(name)} {time / 1000:.2f}" for name, time in largest),
@@ -393,8 +401,8 @@ TABLES = [
     ),
     Table("gpu", COLUMNS, ROWS, survives(beside, COLUMNS), lambda *_: 60.0, short=SHORT),
     Table(
-        "gpu-launches", LAUNCH_COLUMNS, LAUNCH_ROWS, survives(launch_row, LAUNCH_COLUMNS), lambda *_: 5.0,
-        short=tuple(LAUNCH_ROWS),
+        "gpu-launches", LAUNCH_COLUMNS, LAUNCH_ROWS, survives(launch_row, LAUNCH_COLUMNS), lambda *_: 15.0,
+        short=LAUNCHES_IN_SHORT,
     ),
     Table("gpu-modes", MODE_COLUMNS, {mode: mode for mode in MODES}, survives(mode_row, MODE_COLUMNS), lambda *_: 30.0,
           short=MODES),

@@ -67,6 +67,9 @@ def run(
     parser.add_argument("--short", action="store_true", help="only the rows that matter most")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after as many")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows there, as JSON, after each row")
+    parser.add_argument(
+        "--from", type=Path, metavar="FILE", dest="source", help="measure nothing: rows of --out's file"
+    )
     parser.add_argument("--dry-run", action="store_true", help="measure nothing: how long would it take?")
     parser.add_argument("--write", action="store_true", help=f"put the rows into {RESULTS.name}")
     add_arguments(parser)
@@ -89,6 +92,14 @@ def run(
         _print_estimate(chosen, rows, options)
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(sys.argv[1:] if argv is None else argv)])
     measured: dict[str, dict[str, Sequence[str]]] = {name: {} for name in chosen}
+    if options.source:
+        saved = json.loads(options.source.read_text())
+        for name, table in chosen.items():
+            measured[name] = saved.get(name, {})
+            print("\n".join(_lines(table, measured[name])), end="\n\n")
+            if options.write and measured[name]:
+                write_section(RESULTS, table, measured[name], *(saved[key] for key in ("command", "machine", "day")))
+        return measured
     begin = time.perf_counter()
     for name, table in chosen.items():
         if options.dry_run and options.write:  # new rows appear, empty; old results stay
@@ -101,7 +112,8 @@ def run(
             measured[name][row] = table.measure(table.rows[row], options)
             print(f"{name}: {row}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
             if options.out:
-                options.out.write_text(json.dumps({"machine": environment(), **measured}, indent=1))
+                about = dict(machine=environment(), day=str(date.today()), command=command)
+                options.out.write_text(json.dumps(about | measured, indent=1))
             if options.write:  # after each row: a run that is stopped keeps what it has
                 write_section(RESULTS, table, measured[name], command)
         if measured[name]:
@@ -134,8 +146,18 @@ def environment() -> str:
     return f"{machine}; {', '.join(versions)}."
 
 
-def write_section(path: Path, table: Table, measured: Mapping[str, Sequence[str]], command: str) -> None:
+def write_section(
+    path: Path,
+    table: Table,
+    measured: Mapping[str, Sequence[str]],
+    command: str,
+    machine: str | None = None,
+    day: str | None = None,
+) -> None:
     """Replace a table's section, keeping its other rows if they come from the same machine and versions.
+
+    Args:
+        machine, day: where and when it was measured; None for this one, today.
 
     Raises:
         ValueError: the file has no such section.
@@ -147,13 +169,14 @@ def write_section(path: Path, table: Table, measured: Mapping[str, Sequence[str]
     before, _, rest = text.partition(begin)
     section, _, after = rest.partition(end)
     rows = {row: [""] * (len(table.columns) + 1) for row in table.rows}
-    if environment() in section:
+    machine = machine or environment()
+    if machine in section:
         old = read_rows(section)
         rows |= {row: old[row] for row in rows if row in old and len(old[row]) == len(rows[row])}
     for row, cells in measured.items():
-        rows[row] = [*cells, str(date.today()) if any(cells) else ""]
+        rows[row] = [*cells, (day or str(date.today())) if any(cells) else ""]
     lines = _lines(table, rows, ("measured",))
-    footer = ["", f"Machine: {environment()} Last command: `{command}`", ""]
+    footer = ["", f"Machine: {machine} Last command: `{command}`", ""]
     path.write_text(before + begin + "\n".join(["", *lines, *footer]) + end + after)
 
 

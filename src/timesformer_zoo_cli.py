@@ -30,6 +30,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
     "datasets": "'timesformer-zoo[datasets]'",
     "usearch": "'timesformer-zoo[search]'",
     "matplotlib": "'timesformer-zoo[plots]'",
+    "captum": "'timesformer-zoo[captum]'",
     "aiohttp": "'timesformer-zoo[remote]'",
     "gradio": "'timesformer-zoo[demo]'",
     **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
@@ -37,6 +38,8 @@ PACKAGES = {  # what some verbs need, and what to install for it
 }
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
+EXPLANATIONS = ("relevance", "rollout", "gradients", "integrated_gradients")
+FORMATS = ("gif", "mp4", "png", "html")
 INDEXES = ("exact", "usearch")
 PER = ("window", "clip", "video")
 DTYPES = ("float16", "float32")
@@ -146,6 +149,34 @@ def _many(group: Any) -> None:
     group.add_argument(
         "--attempts", metavar="N", type=int, help="ray: give up a video that N workers died of (default: 3)"
     )
+
+
+def _explain(parser: ArgumentParser) -> None:
+    _videos(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="the picture, by its suffix: .png, a grid of all frames; .gif or .mp4, one after the other; .html, a page "
+        "with both. Without a suffix, as it must be for several videos: a folder, of a picture for each",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the pictures in a folder (default: gif)")
+    parser.add_argument("--label", metavar="LABEL", help="the class to explain (default: the likeliest)")
+    parser.add_argument(
+        "--method",
+        default="relevance",
+        choices=EXPLANATIONS,
+        help="relevance: of the class, by attention and its gradient; rollout: attention alone, the same for every "
+        "class; integrated_gradients needs Captum (default: %(default)s)",
+    )
+    parser.add_argument("--start", metavar="SECONDS", type=float, help="explain the clip that begins here")
+    parser.add_argument(
+        "--end", metavar="SECONDS", type=float, help="take its frames evenly up to here (default: as the model does)"
+    )
+    parser.add_argument("--device", metavar="D", help=DEVICE)
+    parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
 
 
 def _embed(parser: ArgumentParser) -> None:
@@ -516,6 +547,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
+    "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
     "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
     "demo": Verb("a page in the browser: drop a video, see what a model says of it", "--library library", _demo),

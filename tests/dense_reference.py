@@ -80,17 +80,18 @@ def attention_step(x, weights, name, step, grid, heads):
     q = torch.cat([q[:, :, :1].expand(-1, -1, groups, -1), q[:, :, 1:]], 2)  # B A G+N d
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     attention = scores.masked_fill(~allowed, -torch.inf).softmax(-1)  # B A G+N L
-    y = linear((attention @ v).transpose(1, 2).flatten(2), weights, f"{name}.proj")
-    if f"{name}.fc.weight" in weights:
-        y = linear(y, weights, f"{name}.fc")
     if groups:
-        y = torch.cat([y[:, :groups].mean(1, keepdim=True), y[:, groups:]], 1)
         matrix = torch.cat([attention[:, :, :groups].mean(2, keepdim=True), attention[:, :, groups:]], 2)
     else:  # the class token stays as it is
-        y = torch.cat([torch.zeros_like(y[:, :1]), y], 1)
         stays = torch.zeros_like(attention[:, :, :1])
         stays[..., 0] = 1
         matrix = torch.cat([stays, attention], 2)
+    # Of the mean over the class token's queries, which is that of their outputs: all that follows is linear.
+    y = linear((matrix @ v).transpose(1, 2).flatten(2), weights, f"{name}.proj")
+    if f"{name}.fc.weight" in weights:
+        y = linear(y, weights, f"{name}.fc")
+    if not groups:
+        y = torch.cat([torch.zeros_like(y[:, :1]), y[:, 1:]], 1)
     return x + y, matrix
 
 

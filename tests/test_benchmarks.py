@@ -1,6 +1,7 @@
 """The benchmarks run, in tiny; what they measure with is right. No times are tested."""
 
 import sys
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -127,6 +128,21 @@ def test_sections_are_replaced_and_other_rows_kept(tmp_path: Path) -> None:
     assert results.read_rows(file.read_text())["b"] == ["", ""]  # another machine's
     with pytest.raises(ValueError, match="no section"):
         results.write_section(file, results.Table("u", (), {}, table.measure, table.estimate), {}, "")
+
+
+def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, saved = tmp_path / "results.md", tmp_path / "t.json"
+    file.write_text("<!-- begin t -->\n<!-- end t -->\n")
+    monkeypatch.setattr(results, "RESULTS", file)
+    table = results.Table("t", ("x",), {"a": 1, "b": 2}, lambda entry, options: ["7"], lambda entry, options: 0.0)
+    assert results.run("", [table], ["--rows", "a", "--out", str(saved)]) == {"t": {"a": ["7"]}}
+    saved.write_text(
+        saved.read_text().replace(results.environment(), "Its own.").replace(str(date.today()), "1999-12-31")
+    )
+    assert results.run("", [table], ["--from", str(saved), "--write"]) == {"t": {"a": ["7"]}}
+    text = file.read_text()
+    assert "Machine: Its own." in text
+    assert results.read_rows(text) == {"a": ["7", "1999-12-31"], "b": ["", ""]}
 
 
 def test_every_table_has_a_section() -> None:

@@ -8,7 +8,8 @@ from dense_reference import STEPS, dense, group_of_patches
 from PIL import Image
 from small_models import MODES, both_kinds, clip, tiny
 
-from timesformer_zoo import attention_maps, explanation, overlay, rollout
+from timesformer_zoo import attention_maps, gradients, integrated_gradients, overlay, relevance, rollout
+from timesformer_zoo.explanation import flow, maps
 
 GRIDS = [(4, 2, 2), (3, 3, 5), (2, 1, 3), (1, 2, 2), (1, 1, 1)]
 
@@ -119,6 +120,40 @@ def test_rollout_is_the_product_of_the_dense_matrices(mode, grid):
         torch.testing.assert_close(ours.flatten(1).sum(1) + cls, torch.ones(len(x), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("pool", ["token", "avg"])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_relevance_is_the_product_of_the_dense_matrices_and_their_gradients(mode, grid, pool):
+    """R <- R + mean over heads of (∇A ⊙ A)⁺ R, with A and ∇A as L×L matrices, by torch's own gradients."""
+    model, x = model_of(mode, grid), clip_of(grid).requires_grad_()
+    classes = [3, 1]
+    frames = grid[0]
+    found = dense(model, x)
+    tokens = found["tokens"][:, 0] if pool == "token" else found["tokens"][:, 1:].mean(1)
+    logits = tokens @ model.head.weight.detach().double().T
+    score = logits[range(len(x)), classes].sum()
+    steps = []
+    for matrix, gradient in zip(found["matrices"], torch.autograd.grad(score, found["matrices"]), strict=True):
+        steps.append((matrix.detach() * gradient).clamp(min=0).mean(1))
+    start = r = torch.eye(steps[0].shape[-1], dtype=torch.float64).expand_as(steps[0])
+    if mode == "frozen":  # what the space step looks at is the time step's output; what it is added to is not
+        for time, space in zip(steps[::2], steps[1::2], strict=True):
+            r = r + space @ (r + time @ r)
+    else:
+        for step in steps:
+            r = r + step @ r
+    seen = (r - start)[:, 0] if pool == "token" else (r - start)[:, 1:].mean(1)
+    expected = seen[:, 1:].reshape(len(x), *grid) / (frames if mode == "space_only" else 1)
+    model.reset_classifier(5, pool)
+    with torch.no_grad():
+        model.head.weight.copy_(model_of(mode, grid).head.weight)
+    ours = relevance(model, x.detach(), classes)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(ours.double(), expected, atol=1e-7, rtol=1e-4)
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+    torch.testing.assert_close(relevance(model, x[1:].detach(), 1), ours[1:])
+
+
 @both_kinds
 def test_another_size_is_explained_as_by_a_model_made_for_it(mode):
     model, x = tiny(mode), clip(2, 6, 48, 80)
@@ -197,5 +232,5 @@ def test_overlay_of_other_frames_is_refused():
 
 
 def test_examples_of_the_docstrings_run():
-    result = doctest.testmod(explanation)
-    assert (result.failed, result.attempted) == (0, 4)
+    results = [doctest.testmod(module) for module in (maps, flow)]
+    assert [(result.failed, result.attempted) for result in results] == [(0, 2), (0, 2)]

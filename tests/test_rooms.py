@@ -21,7 +21,7 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
     "retrieval": "errors writing model video hub prediction engine",
-    "explanation": "errors writing labels model weights factories video hub",
+    "explanation": "errors writing labels model weights factories video hub results prediction",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
     "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine "
     "retrieval",
@@ -29,7 +29,7 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
     "argparse": ["cli", "weights/files"],  # files of weights may hold a Namespace
-    "av": ["video/container", "video/index", "video/decoders"],
+    "av": ["video/container", "video/index", "video/decoders", "explanation/save"],
     "decord": ["video/decoders"],
     "fsspec": ["video/remote"],
     "upath": ["video/remote"],

@@ -18,7 +18,11 @@ from timesformer_zoo.errors import (
     VideoReadError,
     WriteError,
 )
-from timesformer_zoo.explanation import attention_maps, overlay, rollout
+from timesformer_zoo.explanation.explain import EXPLANATIONS, Explanation, ExplanationMethod, explain
+from timesformer_zoo.explanation.flow import relevance, rollout
+from timesformer_zoo.explanation.gradients import gradients, integrated_gradients
+from timesformer_zoo.explanation.maps import attention_maps
+from timesformer_zoo.explanation.picture import overlay
 from timesformer_zoo.factories import (
     checkpoint_of,
     timesformer_base_axial,
@@ -95,6 +99,7 @@ __all__ = [
     "CHECKPOINTS",
     "DATASETS",
     "ENGINES",
+    "EXPLANATIONS",
     "IMAGE_SUFFIXES",
     "INDEXES",
     "OBJECTIVES",
@@ -112,6 +117,8 @@ __all__ = [
     "ClusterError",
     "DownloadError",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
     "Finetuned",
     "FrameFolder",
     "Item",
@@ -152,10 +159,13 @@ __all__ = [
     "crop_views",
     "embed",
     "evaluate",
+    "explain",
     "find_lr",
     "finetune",
     "frame_indices",
+    "gradients",
     "init_from_vit",
+    "integrated_gradients",
     "label_set",
     "load_from_transformers",
     "load_model",
@@ -178,6 +188,7 @@ __all__ = [
     "read_dataset",
     "read_shards",
     "read_videos",
+    "relevance",
     "rollout",
     "save_pretrained",
     "save_worst",

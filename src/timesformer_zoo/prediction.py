@@ -24,7 +24,18 @@ from timesformer_zoo.video.origin import Readable, is_one
 from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.views import gather_views, view_indices
 
-__all__ = ["OUTPUTS", "Output", "fuse_views", "inference", "predict", "predict_windows", "tell"]
+__all__ = [
+    "OUTPUTS",
+    "Output",
+    "checked",
+    "evaluating",
+    "fuse_views",
+    "inference",
+    "predict",
+    "predict_windows",
+    "run_views",
+    "tell",
+]
 
 # Tokens that run at once, over all views: 32 k of width 768 take about 1 GB.
 _MAX_TOKENS = 2**15
@@ -93,7 +104,7 @@ def predict(
         VideoReadError: a file can't be read.
         ValueError: the model does not give one row of logits a clip; or topk, clips, crops or labels make no sense.
     """
-    model = _checked(model, topk)
+    model = checked(model, topk)
     names = _names(model, labels)
     one = is_one(path_or_paths)
     paths = cast("Iterable[Readable]", [path_or_paths] if one else path_or_paths)
@@ -110,7 +121,7 @@ def predict(
                 raise
             errors.append(error)
             continue
-        fused = OUTPUTS[spec.task].fuse(_logits(model, views, batch_size), spec.fuse)
+        fused = OUTPUTS[spec.task].fuse(run_views(model, views, batch_size), spec.fuse)
         fps = video.fps or spec.fps
         times = _times(min(map(min, seen)), max(map(max, seen)) + 1, video.num_frames, fps) if fps else {}
         predictions.append(replace(tell(fused, spec.task, names, topk, video.path), **times))
@@ -147,7 +158,7 @@ def predict_windows(
         VideoReadError: the file can't be read, or has no frame rate and the model's spec none either.
         ValueError: as `predict`; or the model samples whole videos, so that `window` must be given.
     """
-    model = _checked(model, topk)
+    model = checked(model, topk)
     names = _names(model, labels)
     spec = clip_spec(model)
     spec = replace(spec, crops=spec.crops if crops is None else crops)
@@ -194,7 +205,7 @@ def _windows(
         for start in batch:
             indices = [start + index for index in frame_indices(spec, length, video.fps)]
             views.append(gather_views(video, [indices], spec, keep_open=True))
-        logits = _logits(model, torch.cat(views), batch_size)
+        logits = run_views(model, torch.cat(views), batch_size)
         for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
             times = _times(start, start + length, video.num_frames, fps)
             fused = OUTPUTS[spec.task].fuse(rows, spec.fuse)
@@ -247,7 +258,7 @@ def tell(fused: torch.Tensor, task: str, names: Sequence[str], topk: int, path: 
     return Prediction(path, top, task=task, values=values)
 
 
-def _logits(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:
+def run_views(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -> torch.Tensor:
     """(V, C, T, H, W) -> (V, num_classes), float32, on the CPU."""
     weight = model.pos_embed
     with inference(model):
@@ -264,19 +275,26 @@ def _batch_size(model: TimeSformer) -> int:
 
 
 @contextmanager
-def inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation without gradients; afterwards every module is in the mode it was in, also of a half-frozen model."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode it was in, also of a half-frozen model."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True
 
 
-def _checked(model: nn.Module | str, topk: int) -> TimeSformer:
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation without gradients; afterwards modes are as they were."""
+    with evaluating(model), torch.inference_mode():
+        yield
+
+
+def checked(model: nn.Module | str, topk: int = 1) -> TimeSformer:
+    """The model, loaded if it is a name, where it can label a video. Raises ValueError or TypeError otherwise."""
     if topk < 1:
         raise ValueError(f"topk is {topk}, expected a whole number from 1 up")
     model = load_model(model) if isinstance(model, str) else expect_timesformer(model)

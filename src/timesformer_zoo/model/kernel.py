@@ -24,8 +24,9 @@ except ImportError:  # torch brings it along where it has a GPU that it can be u
 
 __all__ = ["applies", "attention"]
 
-TILES = {torch.float16: (64, 128), torch.bfloat16: (64, 128), torch.float32: (32, 32)}
-"""Tokens that a program takes, at least: as many groups as go into it. And at most: what its registers hold."""
+TILES = {torch.float16: (64, 64, 128), torch.bfloat16: (64, 64, 128), torch.float32: (32, 32, 32)}
+"""Tokens that a program takes, at least: as many groups as go into it. And up to how many tokens of a group the kernel
+is the fastest, without and with a gradient (measured: benchmarks/RESULTS.md)."""
 
 MAX_HEAD = 64
 """Numbers of a head, likewise."""
@@ -49,7 +50,7 @@ def applies(step: Any, patches: torch.Tensor) -> bool:
         and step.fused_attn
         and step.step.axis is not None
         and not (step.training and step.attn_drop.p)
-        and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0))[1]
+        and patches.shape[step.step.axis] <= TILES.get(dtype, (0, 0, 0))[1 + torch.is_grad_enabled()]
         and patches.shape[-1] <= MAX_HEAD * step.num_heads
         and not _is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]

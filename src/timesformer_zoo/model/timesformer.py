@@ -202,7 +202,7 @@ class TimeSformer(ClipEmbedding):
         """Tokens of the blocks by clip: where frames ran as clips of their own, (B·T, 1, …) becomes (B, T, …)."""
         return x.unflatten(0, (-1, frames)).flatten(1, 2) if self.per_frame else x
 
-    def _final(self, cls: torch.Tensor, patches: torch.Tensor | None, frames: int) -> torch.Tensor:
+    def final_tokens(self, cls: torch.Tensor, patches: torch.Tensor | None, frames: int) -> torch.Tensor:
         """The final norm over one class token and all patches, (B, 1 + T·h·w, D), or the class token alone."""
         cls = self._clips(cls, frames)
         if self.per_frame:
@@ -224,7 +224,7 @@ class TimeSformer(ClipEmbedding):
         for i, block in enumerate(self.blocks, 1):
             options = {"class_only": True} if class_only and i == len(self.blocks) else {}
             cls, patches = self._run(block, cls, patches, **options)
-        return self._final(cls, None if class_only else patches, x.shape[2])
+        return self.final_tokens(cls, None if class_only else patches, x.shape[2])
 
     def _class_suffices(self) -> bool:
         """Whether the class token is all that anybody sees of the last block, which then leaves out the rest."""
@@ -344,7 +344,7 @@ class TimeSformer(ClipEmbedding):
                 first, rest = (self._clips(self.norm(part) if norm else part, frames) for part in (cls, patches))
                 rest = rest.flatten(1, 3) if output_fmt == "NLC" else rest.permute(0, 4, 1, 2, 3)  # B D T h w
                 outputs.append((rest, first) if return_prefix_tokens else rest)
-        return outputs if intermediates_only else (self._final(cls, patches, frames), outputs)
+        return outputs if intermediates_only else (self.final_tokens(cls, patches, frames), outputs)
 
     # ---- what timm asks of a model ----
 

@@ -10,7 +10,7 @@ Legend: V views, C channels, T frames, H W pixels.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from timesformer_zoo.video.clip import ClipSpec, clip_spec
 
-__all__ = ["ClipTransform", "clip_transform", "crop_views", "normalize_clips", "random_crop"]
+__all__ = ["Box", "ClipTransform", "clip_transform", "crop_boxes", "crop_views", "normalize_clips", "random_crop"]
 
 _CHUNK_BYTES = 2**25  # of frames that are resized at once
 
@@ -150,7 +150,25 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     images = _resize_all(frames, spec.size)
     clip = _normalise(images, spec).transpose(0, 1)  # once for all crops
     height, width = spec.size
-    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in _offsets(images, spec)])
+    offsets = _offsets(images.shape[-2], images.shape[-1], spec)
+    return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])
+
+
+class Box(NamedTuple):
+    """A part of a frame, in pixels of it."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def crop_boxes(height: int, width: int, model_or_spec: Any) -> list[Box]:
+    """Where the test crops of `crop_views` lie in a frame as it was decoded, (height, width) in pixels."""
+    spec = clip_spec(model_or_spec)
+    h, w = _covering(height, width, spec.size)
+    y, x = height / h, width / w
+    return [Box(top * y, left * x, spec.size[0] * y, spec.size[1] * x) for top, left in _offsets(h, w, spec)]
 
 
 def _check_channels(spec: ClipSpec) -> None:
@@ -193,7 +211,15 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:
     """(T, H, W, C) -> (T, C, h, w) that covers `size` and, if larger, has the short side. Of bytes, torch rounds."""
-    height, width = frames.shape[1:3]
+    h, w = _covering(frames.shape[1], frames.shape[2], size, short)
+    images = frames.permute(0, 3, 1, 2)  # channels-last in memory: interpolate takes it without a copy
+    if (h, w) != tuple(frames.shape[1:3]):
+        images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
+    return images
+
+
+def _covering(height: int, width: int, size: tuple[int, int], short: int = 0) -> tuple[int, int]:
+    """What a frame (height, width) is scaled to, so that it covers `size` and, if larger, has the short side."""
     need_h = max(size[0], short) if height <= width else size[0]
     need_w = max(size[1], short) if width <= height else size[1]
     # One side is met exactly; the other follows the aspect ratio and is floored (never below what it must cover).
@@ -201,15 +227,12 @@ def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torc
         h, w = need_h, width if need_h == height else max(need_w, math.floor(width / height * need_h))
     else:
         h, w = height if need_w == width else max(need_h, math.floor(height / width * need_w)), need_w
-    images = frames.permute(0, 3, 1, 2)  # channels-last in memory: interpolate takes it without a copy
-    if (h, w) != (height, width):
-        images = F.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
-    return images
+    return h, w
 
 
-def _offsets(images: torch.Tensor, spec: ClipSpec) -> list[tuple[int, int]]:
-    """(top, left) of each crop. At most one side has slack: the other was resized to fit."""
-    slack_y, slack_x = images.shape[-2] - spec.size[0], images.shape[-1] - spec.size[1]
+def _offsets(height: int, width: int, spec: ClipSpec) -> list[tuple[int, int]]:
+    """(top, left) of each crop of a scaled frame. At most one side has slack: the other was resized to fit."""
+    slack_y, slack_x = height - spec.size[0], width - spec.size[1]
     places = [(1, 2)] if spec.crops == 1 else [(i, spec.crops - 1) for i in range(spec.crops)]
     return [(math.ceil(slack_y * i / n), math.ceil(slack_x * i / n)) for i, n in places]
 
