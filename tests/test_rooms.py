@@ -23,8 +23,9 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "retrieval": "errors writing model video hub prediction engine",
     "explanation": "errors writing labels model weights factories video hub results prediction",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
+    "demo": "errors model video hub results prediction explanation retrieval",
     "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine "
-    "retrieval",
+    "retrieval demo",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
@@ -36,6 +37,8 @@ ONLY_IN = {
     "datasets": ["data/sources"],
     "ray": ["engine/cluster"],
     "usearch": ["retrieval/index"],
+    "gradio": ["demo/page"],
+    "starlette": ["demo/page"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 

@@ -8,10 +8,12 @@ from html import escape
 
 from timesformer_zoo.results import Segment
 
-__all__ = ["CSS", "clock", "figure", "gallery", "picture", "problem", "progress", "timeline", "values_table"]
+__all__ = ["CSS", "clock", "gallery", "picture", "problem", "progress", "timeline", "values_table"]
 
 CSS = """
-.tz table { border-collapse: collapse; width: 100%; margin-top: 0.6em; border: 0 !important }
+.tz table { border-collapse: collapse; width: 100%; margin-top: 0.6em; border: 0 !important;
+  box-shadow: none !important }
+.tz tr { border: 0 !important; background: none !important }
 .tz th, .tz td { text-align: left; padding: 0.15em 0.8em 0.15em 0 !important; border: 0 !important }
 .tz td:first-child { font-variant-numeric: tabular-nums; white-space: nowrap }
 .tz .bar { display: flex; height: 2em; border-radius: 4px; overflow: hidden; background: var(--border-color-primary) }
@@ -107,16 +109,9 @@ def picture(data: bytes, kind: str, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{text}">'
 
 
-def figure(image: str, caption: str) -> str:
-    """A picture and what it shows."""
-    return f'<figure class="tz">{_with_caption(image, caption)}</figure>'
-
-
 def gallery(title: str, figures: Sequence[tuple[str, str]]) -> str:
     """Pictures (or why there is none) and captions, the nearest first."""
-    items = "".join(f"<li><figure>{_with_caption(image, caption)}</figure></li>" for image, caption in figures)
+    items = "".join(
+        f"<li><figure>{image}<figcaption>{escape(caption)}</figcaption></figure></li>" for image, caption in figures
+    )
     return f'<div class="tz"><p>{escape(title)}</p><ol class="gallery">{items}</ol></div>'
-
-
-def _with_caption(image: str, caption: str) -> str:
-    return f"{image}<figcaption>{escape(caption)}</figcaption>"

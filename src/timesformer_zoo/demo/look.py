@@ -9,7 +9,7 @@ import io
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -17,21 +17,21 @@ from PIL import Image
 
 from timesformer_zoo.demo import html
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.explanation import overlay, rollout
+from timesformer_zoo.explanation.explain import explain
+from timesformer_zoo.explanation.picture import paint
 from timesformer_zoo.hub.load import load_model, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
 from timesformer_zoo.results import Prediction, timeline
 from timesformer_zoo.retrieval.library import Library, Match
 from timesformer_zoo.retrieval.query import search
-from timesformer_zoo.video.clip import clip_spec, frame_indices
-from timesformer_zoo.video.part import Part
+from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.reader import open_video
-from timesformer_zoo.video.transform import crop_views
 
 __all__ = ["Limits", "Looker", "Update", "in_words"]
 
 NEIGHBOURS = 6
+_WIDTH = 320  # pixels of a picture
 _EVERY = 0.5  # seconds at least between two pictures of the timeline as it grows
 _WHOLE_VIDEOS = 12  # windows of a model that samples whole videos, of any length
 _SHORTEST = 2.0  # seconds that such a window has at least
@@ -165,21 +165,18 @@ def _labels(model: TimeSformer, path: str, windows: Sequence[Prediction]) -> dic
 
 
 def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
-    """Where the model looks in its surest window."""
-    spec = clip_spec(model)
-    part = Part(open_video(path, isolated=True), window.start, window.end)
-    indices = frame_indices(replace(spec, crops=1), part.num_frames, part.fps)
-    frames = part.frames(indices)
-    part.close()
-    (clip,) = crop_views(iter(frames), replace(spec, crops=1))
-    heat = rollout(model, clip[None].to(model.pos_embed))[0].cpu()
-    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-    shown = (clip.permute(1, 2, 3, 0) * std + mean).clamp(0, 1)
-    buffer = io.BytesIO()
-    overlay(shown, heat).savefig(buffer, format="png", dpi=80)
-    times = _times(window)
-    image = html.picture(buffer.getvalue(), "png", f"Frames from {times}, bright where the model looks")
-    return html.figure(image, f"Where it looks in its surest window, {times}: attention rollout, bright is much.")
+    """What in its surest window speaks for that window's label."""
+    label = window.top[0].label if window.top else next(iter(window.values))  # of a regression, its first value
+    found = explain(model, path, label, start=window.start, end=window.end)
+    height, width = found.frames.shape[1:3]
+    size = (max(1, round(_WIDTH * height / width)), _WIDTH)
+    figures = []
+    for frame, map, weight in zip(*paint(found.frames, found.map, found.box, size), found.time_weights, strict=True):
+        time = "" if found.times is None else f"{html.clock(found.times[len(figures)])}, "
+        image = _jpeg(torch.cat([frame, map]), f"Frame {len(figures) + 1} above its map")
+        figures.append((image, f"{time}{weight:.0%}"))
+    title = f"What speaks for “{found.label}” in the surest window, {_times(window)}: {found.tells}."
+    return html.gallery(f"{title} Each frame above its map, and its share of the whole map.", figures)
 
 
 def _times(window: Prediction) -> str:
@@ -201,14 +198,19 @@ def _frame(match: Match) -> str:
         video.close()
     except VideoReadError:
         return "<em>its file is gone</em>"
+    return _jpeg(frame, f"A frame of {os.path.basename(match.path)}")
+
+
+def _jpeg(frame: torch.Tensor, alt: str) -> str:
+    """(H, W, 3) uint8, at most `_WIDTH` wide, as part of the page."""
     image = Image.fromarray(frame.numpy())
-    image.thumbnail((320, 180))
+    image.thumbnail((_WIDTH, 4 * _WIDTH))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return html.picture(buffer.getvalue(), "jpeg", f"A frame of {os.path.basename(match.path)}")
+    return html.picture(buffer.getvalue(), "jpeg", alt)
 
 
 def _caption(match: Match) -> str:
     """Its name without the folder, which is no business of the page's readers."""
     times = "" if match.start is None else f", {html.clock(match.start)} – {html.clock(match.end or 0)}"
-    return f"{os.path.basename(match.path)}{times} (similarity {match.similarity:.2f})"
+    return f"{os.path.basename(match.path)}{times} (similarity {round(match.similarity, 2) + 0.0:.2f})"

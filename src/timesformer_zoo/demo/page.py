@@ -86,31 +86,33 @@ class _OnlyFromHere:
         await self._app(scope, receive, with_policy)
 
 
+def _of_uploads_alone(video: Any) -> None:
+    """Gradio would also fetch the address that somebody names who asks without the page."""
+    move = video.async_move_resource_to_block_cache
+
+    async def refuse(path: Any) -> Any:
+        if "://" in str(path):
+            raise import_gradio().Error("upload a file; addresses are not fetched")
+        return await move(path)
+
+    video.async_move_resource_to_block_cache = refuse
+
+
 def build(worker: Worker) -> Blocks:
     """The page's parts and what the button does; one column for what goes in, one for what comes out."""
     gr = import_gradio()
-
-    class Upload(gr.Video):  # type: ignore[misc, name-defined]
-        """A file that this page's user has uploaded, and no other: Gradio's own would fetch an address, too."""
-
-        async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-            if "://" in str(url_or_file_path):
-                raise gr.Error("upload a file; addresses are not fetched")
-            return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-        def get_block_name(self) -> str:
-            return "video"
 
     limits = worker.limits
     with gr.Blocks(title="TimeSformer", analytics_enabled=False, delete_cache=KEPT) as page:
         gr.Markdown("# What does TimeSformer see in a video?")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                video = Upload(
+                video = gr.Video(
                     label=f"Video, of at most {limits.megabytes:g} MB and {limits.minutes:g} minutes",
                     sources=["upload"],
                     height=300,
                 )
+                _of_uploads_alone(video)
                 model = gr.Radio(list(worker.models), value=worker.models[0], label="Model")
                 button = gr.Button("Look at it", variant="primary")
                 status = gr.HTML(html.progress("Upload a video, then press the button.", 1), label="Status")
