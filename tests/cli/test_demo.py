@@ -15,7 +15,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from demo_page import EMBEDDED, demo_page, free_port
 from scenery import film
 
 from timesformer_zoo import (
@@ -38,8 +38,6 @@ from timesformer_zoo import (
 from timesformer_zoo.demo.look import Limits, Looker
 from timesformer_zoo.demo.worker import Worker
 from timesformer_zoo_cli import main
-
-EMBEDDED = "timesformer_tiny_divided.camera_motion"
 
 
 @pytest.fixture(scope="module")
@@ -200,37 +198,9 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, caps
 gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio: pip install '.[demo]'")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def page(temporary: Path, *options: str) -> Iterator[str]:
-    """The command as a process, at a free port; its address. It ends by an interrupt, and leaves nothing behind."""
-    port = free_port()
-    command = [sys.executable, "-m", "timesformer_zoo_cli", "demo", "--port", str(port), "--device", "cpu", *options]
-    environment = {**os.environ, "GRADIO_SHARE": "True", "TMPDIR": str(temporary)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        assert line == f"http://127.0.0.1:{port}/  (Ctrl-C ends it)\n", process.stderr.read()
-        yield line.split()[0]
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    *_, last = err.splitlines()  # before it, what Gradio says of requests that it refuses
-    assert last == "timesformer-zoo demo: interrupted; what it has printed or written is done"
-    assert list(temporary.glob("timesformer-zoo-demo-*")) == []
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with page(tmp_path_factory.mktemp("temporary"), "--max-size", "1") as address:
+    with demo_page(tmp_path_factory.mktemp("temporary"), "--max-size", "1") as address:
         yield address
 
 
