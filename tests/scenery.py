@@ -1,4 +1,4 @@
-"""Generated footage with known camera motion: a painted landscape, over which a window moves; no two seeds look alike."""
+"""Generated footage with known camera motion: a painted landscape, over which a window moves, one for each seed."""
 
 from pathlib import Path
 
@@ -20,7 +20,9 @@ def landscape(seed: int) -> Image.Image:
     draw = ImageDraw.Draw(image)
     x = np.arange(WIDTH)
     for layer in range(5):
-        waves = sum(random.uniform(8, 40) * np.sin(x / random.uniform(40, 260) + random.uniform(0, 7)) for _ in range(4))
+        waves = sum(
+            random.uniform(8, 40) * np.sin(x / random.uniform(40, 260) + random.uniform(0, 7)) for _ in range(4)
+        )
         y = 220 + 90 * layer + waves
         colour = tuple(int(c) for c in random.integers((60, 80, 40), (150, 160, 110)))
         draw.polygon([(0, HEIGHT), *zip(x.tolist(), y.tolist(), strict=True), (WIDTH, HEIGHT)], fill=colour)

@@ -33,7 +33,18 @@ button[aria-label^="Trim video"], button[aria-label^="Reset video"] { display: n
 """
 
 # Of neighbouring labels; each dark enough for white letters on it (4.5 : 1), and told apart without red and green.
-_COLOURS = ("#1f5a99", "#a14a00", "#5b3a8e", "#006d5b", "#9c2f5f", "#54631a", "#3d4f5c", "#7a4a2b", "#2f6f8f", "#6b4f9e")
+_COLOURS = (
+    "#1f5a99",
+    "#a14a00",
+    "#5b3a8e",
+    "#006d5b",
+    "#9c2f5f",
+    "#54631a",
+    "#3d4f5c",
+    "#7a4a2b",
+    "#2f6f8f",
+    "#6b4f9e",
+)
 _MANY = 60  # rows of a table
 
 

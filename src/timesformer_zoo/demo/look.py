@@ -103,22 +103,24 @@ class Looker:
                 done = 0.7 * (window.end or 0) / seconds
                 yield {"status": told, "done": done, "timeline": _timeline(windows, seconds)}
                 shown = time.monotonic()
-        yield {"timeline": _timeline(windows, seconds), "labels": _labels(model, path, windows)}
+        labels = _labels(model, path, windows)
+        yield {"timeline": _timeline(windows, seconds), "labels": labels}
         yield {"status": "Explaining it", "done": 0.7}
-        clearest = max(windows, key=lambda window: window.top[0].probability if window.top else 0)
-        yield {"explanation": _explanation(model, path, clearest)}
+        label = max(labels, key=lambda name: labels[name]) if labels else next(iter(windows[0].values))
+        surest = max(windows, key=lambda window: dict((s.label, s.probability) for s in window.top).get(label, 0))
+        yield {"explanation": _explanation(model, path, label, surest)}
         if self.library is not None:
             yield {"status": "Searching the library", "done": 0.9}
-            yield {"neighbours": self._neighbours(self.library, path, clearest)}
+            yield {"neighbours": self._neighbours(self.library, path, surest)}
         yield {"status": f"Done: {html.clock(seconds)} of video", "done": 1}
 
     def _neighbours(self, library: Library, path: str, window: Prediction) -> str:
-        """Of a library of windows, what is like the surest window; else what is like the video."""
+        """Of a library of windows, what is like a window; else what is like the video."""
         moment = library.settings["per"] == "window"
         start, end = (window.start, window.end) if moment else (None, None)
         model = self._loaded[_model_of(library)]
         found = search(library, path, NEIGHBOURS, start=start, end=end, one_per_video=True, model=model)
-        what = f"Like its surest window, {_times(window)}" if moment else "Like all of it"
+        what = f"Like {_times(window)}" if moment else "Like all of it"
         title = f"{what}: the nearest of each of {len(found)} videos, by cosine similarity."
         return html.gallery(title, [(_frame(match), _caption(match)) for match in found])
 
@@ -164,9 +166,8 @@ def _labels(model: TimeSformer, path: str, windows: Sequence[Prediction]) -> dic
     return sums
 
 
-def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
-    """What in its surest window speaks for that window's label."""
-    label = window.top[0].label if window.top else next(iter(window.values))  # of a regression, its first value
+def _explanation(model: TimeSformer, path: str, label: str, window: Prediction) -> str:
+    """What in a window speaks for a label."""
     found = explain(model, path, label, start=window.start, end=window.end)
     height, width = found.frames.shape[1:3]
     size = (max(1, round(_WIDTH * height / width)), _WIDTH)
@@ -175,7 +176,7 @@ def _explanation(model: TimeSformer, path: str, window: Prediction) -> str:
         time = "" if found.times is None else f"{html.clock(found.times[len(figures)])}, "
         image = _jpeg(torch.cat([frame, map]), f"Frame {len(figures) + 1} above its map")
         figures.append((image, f"{time}{weight:.0%}"))
-    title = f"What speaks for “{found.label}” in the surest window, {_times(window)}: {found.tells}."
+    title = f"What speaks for “{label}” where it is surest, {_times(window)}: {found.tells}."
     return html.gallery(f"{title} Each frame above its map, and its share of the whole map.", figures)
 
 

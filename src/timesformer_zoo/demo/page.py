@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timesformer_zoo.demo import html
 from timesformer_zoo.demo.worker import Worker
+from timesformer_zoo.hub.load import local_folder
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -86,6 +87,17 @@ class _OnlyFromHere:
         await self._app(scope, receive, with_policy)
 
 
+def _shown(names: Sequence[str]) -> dict[str, str]:
+    """What a reader chooses from -> the model's name. Where a folder lies here is no business of a page's readers."""
+    shown: dict[str, str] = {}
+    for name in names:
+        folder = local_folder(name)
+        short = name if folder is None else folder.resolve().name
+        same = sum(key == short or key.startswith(f"{short} (") for key in shown)
+        shown[f"{short} ({same + 1})" if same else short] = name
+    return shown
+
+
 def _of_uploads_alone(video: Any) -> None:
     """Gradio would also fetch the address that somebody names who asks without the page."""
     move = video.async_move_resource_to_block_cache
@@ -102,7 +114,7 @@ def build(worker: Worker) -> Blocks:
     """The page's parts and what the button does; one column for what goes in, one for what comes out."""
     gr = import_gradio()
 
-    limits = worker.limits
+    limits, models = worker.limits, _shown(worker.models)
     with gr.Blocks(title="TimeSformer", analytics_enabled=False, delete_cache=KEPT) as page:
         gr.Markdown("# What does TimeSformer see in a video?")
         with gr.Row():
@@ -113,7 +125,7 @@ def build(worker: Worker) -> Blocks:
                     height=300,
                 )
                 _of_uploads_alone(video)
-                model = gr.Radio(list(worker.models), value=worker.models[0], label="Model")
+                model = gr.Radio(list(models), value=next(iter(models)), label="Model")
                 button = gr.Button("Look at it", variant="primary")
                 status = gr.HTML(html.progress("Upload a video, then press the button.", 1), label="Status")
             with gr.Column(scale=3, min_width=320):
@@ -131,7 +143,7 @@ def build(worker: Worker) -> Blocks:
                 yield {status: html.problem("There is no video yet: upload one, then press the button.")}
                 return
             yield {status: html.progress("Reading the video", 0), **dict.fromkeys(results.values())}
-            for update in worker.look(path, model_name):
+            for update in worker.look(path, models[model_name]):
                 new: dict[Any, Any] = {results[name]: value for name, value in update.items() if name in results}
                 if "error" in update:
                     new[status] = html.problem(update["error"])

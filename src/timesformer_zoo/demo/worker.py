@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 from timesformer_zoo.demo.look import Limits, Looker, Update, in_words
 from timesformer_zoo.errors import TimesformerZooError
@@ -31,7 +31,7 @@ class Worker:
     """
 
     def __init__(self, models: Sequence[str], library: str | None, device: str | None, limits: Limits) -> None:
-        self.models, self.library, self.limits = tuple(models), library, limits
+        self.models, self.library, self.limits = tuple(dict.fromkeys(models)), library, limits
         self._options = (self.models, library, device, limits)
         self._process: Any = None
         self._pipe: Connection | None = None
@@ -75,8 +75,7 @@ class Worker:
             self.close()
         if self._pipe is None or not self._process.is_alive():
             self._start()
-        assert self._pipe is not None
-        return self._pipe
+        return cast(Connection, self._pipe)
 
     def _start(self) -> None:
         self.close()
