@@ -121,7 +121,7 @@ def test_limits_must_be_positive() -> None:
 
 def test_a_video_that_is_too_long_is_refused_before_it_is_labelled(footage: Path) -> None:
     looker = Looker([EMBEDDED], device="cpu", limits=Limits(minutes=0.05))
-    with pytest.raises(VideoReadError, match="it is too long: 0:06.0, expected at most 0:03.0"):
+    with pytest.raises(VideoReadError, match=r"it is too long: 0:06\.0, expected at most 0:03\.0"):
         next(looker.look(str(footage / "hills.mp4"), EMBEDDED))
 
 

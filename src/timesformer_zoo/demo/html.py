@@ -1,10 +1,11 @@
-"""Results as HTML: figures with captions and tables that a screen reader can read, no script, nothing from elsewhere."""
+"""Results as HTML: figures with captions, and tables, for a screen reader, too; no script, nothing from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
 from timesformer_zoo.results import Segment
 
@@ -71,7 +72,7 @@ def timeline(segments: Sequence[Segment], seconds: float) -> str:
     """A bar for each label's time, and the same as a table. Segments of several labels may overlap: a bar a label."""
     labels = list(dict.fromkeys(segment.label for segment in segments))
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
-    overlap = any(after.start < before.end for before, after in zip(segments, segments[1:], strict=False))
+    overlap = any(after.start < before.end for before, after in pairwise(segments))
     bars = [[s for s in segments if s.label == label] for label in labels] if overlap else [segments]
     drawn = "".join(_bar(bar, seconds, colours) for bar in bars)
     rows = "".join(

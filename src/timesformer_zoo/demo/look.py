@@ -107,7 +107,7 @@ class Looker:
         yield {"timeline": _timeline(windows, seconds), "labels": labels}
         yield {"status": "Explaining it", "done": 0.7}
         label = max(labels, key=lambda name: labels[name]) if labels else next(iter(windows[0].values))
-        surest = max(windows, key=lambda window: dict((s.label, s.probability) for s in window.top).get(label, 0))
+        surest = max(windows, key=lambda window: {s.label: s.probability for s in window.top}.get(label, 0))
         yield {"explanation": _explanation(model, path, label, surest)}
         if self.library is not None:
             yield {"status": "Searching the library", "done": 0.9}
@@ -171,7 +171,7 @@ def _explanation(model: TimeSformer, path: str, label: str, window: Prediction) 
     found = explain(model, path, label, start=window.start, end=window.end)
     height, width = found.frames.shape[1:3]
     size = (max(1, round(_WIDTH * height / width)), _WIDTH)
-    figures = []
+    figures: list[tuple[str, str]] = []
     for frame, map, weight in zip(*paint(found.frames, found.map, found.box, size), found.time_weights, strict=True):
         time = "" if found.times is None else f"{html.clock(found.times[len(figures)])}, "
         image = _jpeg(torch.cat([frame, map]), f"Frame {len(figures) + 1} above its map")

@@ -39,7 +39,7 @@ class Worker:
         self._start()
 
     def look(self, path: str, model_name: str) -> Iterator[Update]:
-        """As `Looker.look`, but never an exception, nor longer than the limits say: what failed is an update's "error"."""
+        """As `Looker.look`, but no longer than the limits say, and what failed is no exception: an update's "error"."""
         try:
             pipe = self._ready()
             self._busy = True

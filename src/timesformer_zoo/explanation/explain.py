@@ -222,7 +222,9 @@ def _indices(video: Frames, spec: ClipSpec, start: float | None, end: float | No
         raise ValueError(f"{video.path}: it has no frame rate, so start and end mean nothing; leave them out")
     first, duration = start or 0.0, video.num_frames / fps
     if first >= duration:
-        raise VideoReadError(f"{video.path}: it ends at {duration:.2f} s, and the part to explain starts at {first:g} s")
+        raise VideoReadError(
+            f"{video.path}: it ends at {duration:.2f} s, and the part to explain starts at {first:g} s"
+        )
     stop = duration if end is None else end
     low = min(round(first * fps), video.num_frames - 1)
     high = max(min(round(stop * fps), video.num_frames), low + 1)
