@@ -6,8 +6,7 @@ Features are made, of the width of the embedded model (160) and of base (768): a
 its own, both in 48 dimensions that a random matrix turns into the width, with some noise, and is stored as float16. A
 query is a row with noise. Recall is the share of the exact ten that an index has among its ten. Memory is what the
 process has after 50 queries, Python with torch and this package (about 400 MiB) included: its own, and pages of files
-that are mapped, which the system takes back when it needs them. "faiss" is not in the package: IVF1024,SQ8, nprobe 16,
-trained on 131,072 rows, kept in memory.
+that are mapped, which the system takes back when it needs them.
 """
 
 from __future__ import annotations
@@ -15,23 +14,21 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 import torch
 from measuring import _status, in_fresh_process
 from results import Table, run
 
-from timesformer_zoo import Library
+from timesformer_zoo import INDEXES, Library
 from timesformer_zoo.retrieval.index import index_file
 from timesformer_zoo.retrieval.parts import Manifest, VideoRows, write_manifest, write_part
 
 ROWS, WINDOWS, LATENT, TOPK = 1_000_000, 100, 48, 10
 QUERIES = 50
-CASES = {f"{index}, {width} wide": (index, width) for width in (160, 768) for index in ("exact", "usearch", "faiss")}
+CASES = {f"{index}, {width} wide": (index, width) for width in (160, 768) for index in INDEXES}
 COLUMNS = ("ms a query", "slowest, ms", "recall@10", "built in, s", "index, MB", "own memory, MiB", "mapped, MiB")
 
 _made: dict[tuple[int, int], TemporaryDirectory[str]] = {}
@@ -69,22 +66,6 @@ def _place(library: Library, row: int) -> tuple[int, int]:
     raise IndexError(row)
 
 
-def faiss_of(library: Library) -> tuple[Callable[[torch.Tensor], Sequence[int]], int]:
-    import faiss
-
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    lists = 1024 if len(library) > 100_000 else 8
-    index = faiss.index_factory(library.width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    step = max(1, len(library) // 131_072)
-    sample = [part.features[::step].float() / part.norms[::step, None] for part in library.parts]
-    index.train(torch.cat(sample).numpy())
-    for part in library.parts:
-        index.add((part.features.float() / part.norms[:, None]).numpy())
-    index.nprobe = 16
-    size = index.ntotal * library.width
-    return lambda query: index.search(torch.nn.functional.normalize(query, dim=0)[None].numpy(), TOPK)[1][0], size
-
-
 def build(folder: str, name: str) -> float:
     """Seconds."""
     library = Library.open(folder)
@@ -93,29 +74,18 @@ def build(folder: str, name: str) -> float:
     return time.perf_counter() - start
 
 
-def ask(folder: str, name: str) -> tuple[list[float], list[set[int]], float, int, int, int]:
-    """Seconds of each query, the rows it found, seconds to build, bytes of the index, of memory, of mapped files."""
+def ask(folder: str, name: str) -> tuple[list[float], list[set[int]], int, int]:
+    """Seconds of each query, the rows it found, bytes of memory that are the process's own and of mapped files."""
     library = Library.open(folder)
-    asked, built, size = queries(library), 0.0, 0
-    if name == "faiss":
-        start = time.perf_counter()
-        find, size = faiss_of(library)
-        built = time.perf_counter() - start
-    else:
-
-        def find(query: torch.Tensor) -> Any:
-            return [match.row for match in library.search(query, TOPK, index=name)]
-
-    find(asked[0])  # maps files, builds nothing
+    asked = queries(library)
+    library.search(asked[0], TOPK, index=name)  # maps what is there
     seconds, rows = [], []
     for query in asked:
         start = time.perf_counter()
-        found = find(query)
+        found = library.search(query, TOPK, index=name)
         seconds.append(time.perf_counter() - start)
-        rows.append({int(row) for row in found})
-    if name == "usearch":
-        size = index_file(library, name).stat().st_size
-    return seconds, rows, built, size, _status("RssAnon"), _status("RssFile")
+        rows.append({match.row for match in found})
+    return seconds, rows, _status("RssAnon"), _status("RssFile")
 
 
 def measure(case: tuple[str, int], options: Namespace) -> Sequence[str]:
@@ -125,20 +95,21 @@ def measure(case: tuple[str, int], options: Namespace) -> Sequence[str]:
         _made[count, width] = TemporaryDirectory()
         make(Path(_made[count, width].name), count, width)
     folder = _made[count, width].name
-    built = in_fresh_process(build, folder, name) if name == "usearch" else 0.0
+    built = [] if name == "exact" else [in_fresh_process(build, folder, name)]
     truth, got = in_fresh_process(ask, folder, "exact"), in_fresh_process(ask, folder, name)
     assert truth is not None
     assert got is not None
-    seconds, rows, more, size, own, mapped = got
-    recall = np.mean([len(a & b) / TOPK for a, b in zip(rows, truth[1], strict=True)])
+    seconds, rows, own, mapped = got
+    recall = statistics.mean(len(a & b) / TOPK for a, b in zip(rows, truth[1], strict=True))
     cells = [f"{1e3 * statistics.median(seconds):.1f}", f"{1e3 * max(seconds):.1f}", f"{recall:.3f}"]
-    cells += ["", ""] if name == "exact" else [f"{(built or 0) + more:.0f}", f"{size / 1e6:.0f}"]
+    sizes = [f"{index_file(Library.open(folder), name).stat().st_size / 1e6:.0f}" for _ in built]
+    cells += [f"{built[0]:.0f}", *sizes] if built else ["", ""]
     return [*cells, f"{own / 2**20:.0f}", f"{mapped / 2**20:.0f}"]
 
 
 def estimate(case: tuple[str, int], options: Namespace) -> float:
     name, width = case
-    return {"exact": 60.0, "usearch": 300.0, "faiss": 150.0}[name] * (1 + width / 400)
+    return {"exact": 60.0, "usearch": 300.0, "faiss": 90.0}[name] * (1 + width / 400)
 
 
 TABLE = Table("search", COLUMNS, CASES, measure, estimate)

@@ -28,7 +28,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
     "datasets": "'timesformer-zoo[datasets]'",
-    "usearch": "'timesformer-zoo[search]'",
+    **dict.fromkeys(["faiss", "usearch"], "'timesformer-zoo[search]'"),
     "matplotlib": "'timesformer-zoo[plots]'",
     "captum": "'timesformer-zoo[captum]'",
     "aiohttp": "'timesformer-zoo[remote]'",
@@ -40,7 +40,7 @@ LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-nc-4.0", "mit")
 ENGINES = ("local", "ray")
 EXPLANATIONS = ("relevance", "rollout", "gradients", "integrated_gradients")
 FORMATS = ("gif", "mp4", "png", "html")
-INDEXES = ("exact", "usearch")
+INDEXES = ("exact", "faiss", "usearch")
 PER = ("window", "clip", "video")
 DTYPES = ("float16", "float32")
 KINDS = ("classes", "multilabel", "regression")
@@ -655,9 +655,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+        package = str(error.name).partition(".")[0]
+        if package not in PACKAGES:
             raise
-        problem, status = f"it needs {error.name}: pip install {PACKAGES[error.name]}", 1
+        problem, status = f"it needs {package}: pip install {PACKAGES[package]}", 1
     except (OSError, ValueError, FloatingPointError) as error:
         from timesformer_zoo.errors import TimesformerZooError
 

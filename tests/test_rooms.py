@@ -36,6 +36,7 @@ ONLY_IN = {
     "upath": ["video/remote"],
     "datasets": ["data/sources"],
     "ray": ["engine/cluster"],
+    "faiss": ["retrieval/index"],
     "usearch": ["retrieval/index"],
     "gradio": ["demo/page"],
     "starlette": ["demo/page"],

@@ -134,9 +134,8 @@ def test_what_an_index_and_a_picture_need_is_said(
 ) -> None:
     ask = ["search", str(library.folder), str(tree / "a.mp4")]
     with monkeypatch.context() as patch:
-        patch.delitem(sys.modules, "usearch.index", raising=False)
-        patch.setitem(sys.modules, "usearch", None)
-        assert main([*ask, "--index", "usearch"]) == 1
+        patch.setitem(sys.modules, "faiss", None)
+        assert main([*ask, "--index", "faiss"]) == 1
     assert "pip install 'timesformer-zoo[search]'" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "matplotlib.figure", raising=False)

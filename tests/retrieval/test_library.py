@@ -171,8 +171,10 @@ def test_a_query_may_be_a_feature(library: Library) -> None:
         search(library, library.features[2], start=1)
 
 
-def test_an_index_finds_what_looking_at_all_does(tmp_path: Path) -> None:
-    pytest.importorskip("usearch", reason="needs timesformer-zoo[search]")
+@pytest.mark.parametrize("name", ["faiss", "usearch"])
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # SWIG's
+def test_an_index_finds_what_looking_at_all_does(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(name, reason="needs timesformer-zoo[search]")
     from timesformer_zoo.retrieval.parts import Manifest, VideoRows, write_manifest, write_part
 
     generator = torch.Generator().manual_seed(0)
@@ -183,17 +185,23 @@ def test_an_index_finds_what_looking_at_all_does(tmp_path: Path) -> None:
     names = [write_part(tmp_path, half, {}) for half in (videos[:50], videos[50:])]
     write_manifest(tmp_path, Manifest(None, {"width": 24, "per": "window"}, {}, names))
     library = Library.open(tmp_path)
+    shared = []
     for row in range(0, 2000, 150):
         for options in ({}, {"one_per_video": True}):
-            found, all_of_them = (
-                library.search(library.features[row], 10, index=index, **options) for index in ("usearch", "exact")
-            )
-            assert [match.row for match in found] == [match.row for match in all_of_them]
-            assert [m.similarity for m in found] == pytest.approx([m.similarity for m in all_of_them], abs=1e-6)
-    (before,) = tmp_path.glob("index-usearch-*")
+            query = library.features[row]
+            found = library.search(query, 10, index=name, **options)
+            all_of_them = {match.row: match for match in library.search(query, 2000, **options)}
+            assert found[0].row == row
+            assert len({match.path for match in found}) == len(found) or not options
+            for match in found:  # their similarities are exact
+                if match.row in all_of_them:
+                    assert match.similarity == pytest.approx(all_of_them[match.row].similarity, abs=1e-6)
+            shared.append(len({match.row for match in found} & set(list(all_of_them)[:10])))
+    assert sum(shared) >= 9 * len(shared)
+    (before,) = tmp_path.glob(f"index-{name}-*")
     write_manifest(tmp_path, Manifest(None, {"width": 24, "per": "window"}, {}, names[1:]))
-    assert Library.open(tmp_path).search(library.features[1000], 1, index="usearch")[0].row == 0
-    (after,) = tmp_path.glob("index-usearch-*")  # a library that has changed has another
+    assert Library.open(tmp_path).search(library.features[1000], 1, index=name)[0].row == 0
+    (after,) = tmp_path.glob(f"index-{name}-*")  # a library that has changed has another
     assert after != before
 
 
@@ -374,7 +382,7 @@ def test_of_another_width_it_is_no_part(library: Library, tmp_path: Path) -> Non
     ("options", "error", "said"),
     [
         ({"topk": 0}, ValueError, "topk is 0"),
-        ({"index": "annoy"}, ValueError, "index is 'annoy', expected one of exact, usearch"),
+        ({"index": "annoy"}, ValueError, "index is 'annoy', expected one of exact, faiss, usearch"),
         ({"start": 2, "end": 1}, ValueError, "start is 2 and end 1"),
         ({"start": -1}, ValueError, "start is -1"),
         ({"start": 100}, VideoReadError, "it ends at 2.4 s, before the part from 100 s"),
