@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import faithfulness  # noqa: E402
 import forward  # noqa: E402
 import gpu  # noqa: E402
 import growth  # noqa: E402
@@ -50,6 +51,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (quantize, "bfloat16", [], "all"),
         (search, "exact, 160 wide", [], "first"),
         (quantize, "int8, torch.ao*", [], "all"),
+        (faithfulness, "relevance", [], "all"),
+        (faithfulness, "random", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),

@@ -1,6 +1,7 @@
 """Attention maps and rollout, against the dense formulation of the modes."""
 
 import doctest
+import sys
 
 import pytest
 import torch
@@ -154,6 +155,44 @@ def test_relevance_is_the_product_of_the_dense_matrices_and_their_gradients(mode
     torch.testing.assert_close(relevance(model, x[1:].detach(), 1), ours[1:])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_are_the_dense_models(mode):
+    """Of every mode, the size of the gradient of the model written a second time, summed over each patch."""
+    model, x = model_of(mode, (3, 2, 4)), clip_of((3, 2, 4)).requires_grad_()
+    (gradient,) = torch.autograd.grad(dense(model, x)["logits"][:, 2].sum(), x)
+    expected = gradient.abs().sum(1).unflatten(-1, (4, 8)).unflatten(-3, (2, 8)).sum((-3, -1))
+    torch.testing.assert_close(gradients(model, x.detach(), 2), expected, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_integrated_gradients_are_complete(mode):
+    """They sum to the logit's difference from the baseline, with a class for each clip."""
+    pytest.importorskip("captum")
+    model, x = model_of(mode, (3, 2, 4)), clip_of((3, 2, 4))
+    for baseline in (torch.zeros(()), torch.full((1, 3, 1, 1, 1), 0.5)):
+        shares = integrated_gradients(model, x, [3, 1], baseline=baseline, steps=64)
+        with torch.no_grad():
+            change = (model(x) - model(baseline.expand_as(x)))[[0, 1], [3, 1]]
+        torch.testing.assert_close(shares.sum((1, 2, 3)), change, atol=1e-3, rtol=1e-2)
+    with pytest.raises(ValueError, match="steps is 0"):
+        integrated_gradients(model, x, 0, steps=0)
+
+
+def test_without_captum_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'timesformer-zoo\[captum\]'"):
+        integrated_gradients(tiny(), clip(), 0)
+
+
+@pytest.mark.parametrize("explain", [relevance, gradients])
+def test_a_class_that_there_is_not_is_refused(explain):
+    for wrong, problem in {5: "expected 0 to 4", -1: "expected 0 to 4", (1, 2, 3): "3 classes for 2 clips"}.items():
+        with pytest.raises(ValueError, match=problem):
+            explain(tiny(), clip(), wrong)
+    with pytest.raises(ValueError, match="expected one row of logits a clip"):
+        explain(tiny(global_pool="frame"), clip(), 0)
+
+
 @both_kinds
 def test_another_size_is_explained_as_by_a_model_made_for_it(mode):
     model, x = tiny(mode), clip(2, 6, 48, 80)
@@ -184,7 +223,10 @@ def test_rollout_finds_where_attention_goes():
     assert relevance[2, 1, 0] > 0.9 * relevance.sum()
 
 
-@pytest.mark.parametrize("explain", [attention_maps, rollout])
+EXPLAINED = [attention_maps, rollout, lambda model, x: relevance(model, x, 0), lambda model, x: gradients(model, x, 0)]
+
+
+@pytest.mark.parametrize("explain", EXPLAINED)
 def test_model_is_afterwards_as_it_was(explain):
     model, x = tiny("axial"), torch.randn(1, 3, 4, 32, 32)
     model.blocks[1].steps["time"].fused_attn = False  # someone's own choice
@@ -204,7 +246,7 @@ def test_model_is_afterwards_as_it_was(explain):
         assert torch.equal(model(x), before)
 
 
-@pytest.mark.parametrize("explain", [attention_maps, rollout])
+@pytest.mark.parametrize("explain", EXPLAINED)
 def test_training_mode_is_refused(explain):
     with pytest.raises(ValueError, match=r"Call model.eval\(\)"):
         explain(tiny().train(), torch.randn(1, 3, 4, 32, 32))

@@ -17,6 +17,7 @@ from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
     ENGINES,
+    EXPLANATIONS,
     INDEXES,
     OBJECTIVES,
     PROTOCOLS,
@@ -24,6 +25,7 @@ from timesformer_zoo import (
     AttentionMode,
 )
 from timesformer_zoo.cli.common import data_in_words
+from timesformer_zoo.explanation.save import FORMATS
 from timesformer_zoo.retrieval.embedding import DTYPES
 from timesformer_zoo.retrieval.encoder import PER
 from timesformer_zoo_cli import VERBS, main, parse
@@ -146,6 +148,8 @@ def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
     assert tuple(INDEXES) == timesformer_zoo_cli.INDEXES
     assert tuple(PER) == timesformer_zoo_cli.PER
     assert tuple(DTYPES) == timesformer_zoo_cli.DTYPES
+    assert tuple(EXPLANATIONS) == timesformer_zoo_cli.EXPLANATIONS
+    assert [f".{name}" for name in timesformer_zoo_cli.FORMATS] == list(FORMATS)
     assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
     assert list(timesformer_zoo_cli.KINDS) == list(TASKS) == list(OBJECTIVES)
     assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]

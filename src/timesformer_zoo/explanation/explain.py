@@ -39,17 +39,23 @@ class ExplanationMethod:
     """A way to explain an output of a model."""
 
     of: Callable[[nn.Module, torch.Tensor, int], torch.Tensor]  # model, clip (1, C, T, H, W), class -> (1, T, h, w)
-    tells: str  # what a value is, for a legend
+    tells: str  # what the map is, for a title
+    scale: str  # what a patch of a high value does, for a legend
     one_for_all: bool = False  # it is the same for every class
 
 
 EXPLANATIONS = {
-    "relevance": ExplanationMethod(relevance, "relevance, by attention and its gradient"),
+    "relevance": ExplanationMethod(relevance, "relevance, by attention and its gradient", "speaks for it"),
     "rollout": ExplanationMethod(
-        lambda model, clip, _: rollout(model, clip), "attention rollout, the same for every class", one_for_all=True
+        lambda model, clip, _: rollout(model, clip),
+        "attention rollout, the same for every class",
+        "reaches the head",
+        one_for_all=True,
     ),
-    "gradients": ExplanationMethod(gradients, "size of the gradient"),
-    "integrated_gradients": ExplanationMethod(integrated_gradients, "share in the logit, by integrated gradients"),
+    "gradients": ExplanationMethod(gradients, "size of the gradient", "moves it"),
+    "integrated_gradients": ExplanationMethod(
+        integrated_gradients, "share in the logit, by integrated gradients", "speaks for it"
+    ),
 }
 """`explain(method=…)` -> how it is done."""
 
@@ -76,9 +82,9 @@ class Explanation:
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     @property
-    def tells(self) -> str:
-        """What a value of the map is, in words."""
-        return EXPLANATIONS[self.method].tells
+    def words(self) -> tuple[str, str]:
+        """What the map is, for a title; and what a patch of a high value does, for a legend."""
+        return EXPLANATIONS[self.method].tells, EXPLANATIONS[self.method].scale
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it as a picture: the clip beside its overlay, with the times of frames and their weights.
@@ -222,9 +228,7 @@ def _indices(video: Frames, spec: ClipSpec, start: float | None, end: float | No
         raise ValueError(f"{video.path}: it has no frame rate, so start and end mean nothing; leave them out")
     first, duration = start or 0.0, video.num_frames / fps
     if first >= duration:
-        raise VideoReadError(
-            f"{video.path}: it ends at {duration:.2f} s, and the part to explain starts at {first:g} s"
-        )
+        raise VideoReadError(f"{video.path}: it ends at {duration:.2f} s, before the part from {first:g} s on")
     stop = duration if end is None else end
     low = min(round(first * fps), video.num_frames - 1)
     high = max(min(round(stop * fps), video.num_frames), low + 1)

@@ -157,7 +157,7 @@ def _title(figure: Figure, explanation: Explanation, more: str) -> None:
     room = round((figure.get_figwidth() * _DPI - _GAP) / 8.6)
     figure.text(x, 1 - 7 / height, _cut(headline(explanation), room), fontsize=12, weight="bold", **place)
     name = os.path.basename(masked(explanation.path).rstrip("/"))
-    about = f"{name} · {explanation.tells}"
+    about = f"{name} · {explanation.words[0]}"
     figure.text(x, 1 - 28 / height, _cut(about, round(room * 1.35)), fontsize=9, color="#444444", **place)
     if more:
         figure.text(x, 1 - 44 / height, _cut(more, round(room * 1.35)), fontsize=8, color="#444444", **place)
@@ -178,7 +178,7 @@ def _colours(figure: Figure, explanation: Explanation, left: int, top: int, tall
     axes.set_yticks([0, 0.5, 1], ["0", "half", f"{highest:.2g}"], fontsize=8)
     axes.yaxis.tick_right()
     axes.set_xticks([])
-    axes.set_ylabel("speaks for it" if explanation.method != "gradients" else "moves it", fontsize=8)
+    axes.set_ylabel(explanation.words[1], fontsize=8)
     axes.yaxis.set_label_position("right")
 
 

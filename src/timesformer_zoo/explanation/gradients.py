@@ -9,6 +9,7 @@ Papers: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks", ICLR
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from timesformer_zoo.explanation.maps import expect_evaluation, grid_of
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
 
 __all__ = ["Classes", "gradients", "integrated_gradients", "pick"]
+
+_MAX_TOKENS = 2**12  # of the places of the way that run at once: about as much memory as one clip of 32 frames
 
 Classes = int | Sequence[int] | torch.Tensor
 """The index of a class, one for all clips or one each."""
@@ -72,7 +75,7 @@ def integrated_gradients(
         raise ValueError(f"steps is {steps}, expected a whole number from 1 up")
     model = expect_timesformer(model)
     expect_evaluation(model)
-    grid_of(model, clip)
+    tokens = len(clip) * math.prod(grid_of(model, clip))
     try:
         from captum.attr import IntegratedGradients
     except ModuleNotFoundError as error:
@@ -87,7 +90,7 @@ def integrated_gradients(
             target=chosen,
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=len(clip),  # one place of the way at a time: memory is that of one gradient
+            internal_batch_size=len(clip) * max(1, _MAX_TOKENS // max(tokens, 1)),
         )
     return _by_patch(model, shares.detach())
 

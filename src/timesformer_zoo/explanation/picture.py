@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "overlay", "paint", "require_matplotlib"]
 
 COLOURS = "inferno"  # its lightness only rises, so a print in grey keeps the order
-_OPACITY = (0.4, 0.85)  # of the lowest and the highest value
+_OPACITY = (0.3, 0.9)  # of the lowest and the highest value
+_DARK = 0.55  # of a frame under its map: else its own lights would be taken for high values in a print in grey
 _CONTOUR = 0.5  # of the highest value: what lies above is outlined
 _GREY = (0.299, 0.587, 0.114)
 
@@ -62,14 +63,14 @@ def paint(
     painted = []
     for picture, values in zip(plain, heat, strict=True):
         grey = (picture.float() @ torch.tensor(_GREY))[..., None].expand(-1, -1, 3)
-        image = 0.5 * grey
+        image = _DARK * grey
         smooth = F.interpolate(values[None, None], (high, wide), mode="bilinear", align_corners=False)
         smooth = smooth[..., : bottom - top, : right - left]
         above = (smooth >= _CONTOUR).float()
         line = (F.max_pool2d(above, 3, 1, 1) - above)[0, 0, ..., None]
         over = colours[(smooth[0, 0] * 255).round().long()]
         opacity = _OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * smooth[0, 0, ..., None]
-        inside = (1 - opacity) * grey[top:bottom, left:right] + opacity * over
+        inside = (1 - opacity) * image[top:bottom, left:right] + opacity * over
         image[top:bottom, left:right] = (1 - line) * inside + line * 255
         if (top, left, bottom, right) != (0, 0, height, width):
             _outline(image, top, left, bottom, right)

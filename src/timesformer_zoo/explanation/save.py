@@ -6,16 +6,18 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from timesformer_zoo.explanation.figure import clock, draw_grid, frame_pictures, headline
-from timesformer_zoo.explanation.picture import require_matplotlib
+from timesformer_zoo.explanation.picture import COLOURS, require_matplotlib
 from timesformer_zoo.video.remote import masked
 from timesformer_zoo.writing import whole_file
 
@@ -55,12 +57,21 @@ def _png(explanation: Explanation, path: Path) -> None:
 
 
 def _gif(explanation: Explanation, path: Path) -> None:
-    first, *rest = (Image.fromarray(picture) for picture in frame_pictures(explanation))
-    # The colours of one frame for all: palettes that change make what stands still flicker.
-    palette = first.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    frames = [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in (first, *rest)]
+    pictures = list(frame_pictures(explanation))
+    palette = _palette(pictures)
+    frames = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for p in pictures]
     duration = round(1000 / _rate(explanation))
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+
+
+def _palette(pictures: Sequence[npt.NDArray[np.uint8]]) -> Image.Image:
+    """One for all frames, else what stands still flickers: those of the clip, and those of the map, which are rare."""
+    some = np.concatenate([picture[::2, ::2] for picture in pictures[:: -(-len(pictures) // 12)]])
+    of_clip = Image.fromarray(some).quantize(192, Image.Quantize.MEDIANCUT).getpalette() or []
+    of_map = require_matplotlib().colormaps[COLOURS](np.linspace(0, 1, 64), bytes=True)[:, :3]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*of_clip[: 3 * 192], *of_map.flatten().tolist()])
+    return palette
 
 
 def _mp4(explanation: Explanation, path: Path) -> None:
@@ -119,7 +130,7 @@ def _html(explanation: Explanation, path: Path) -> None:
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title>\n<style>\n{_STYLE}\n</style>",
         f"<h1>{title}</h1>",
-        f"<p>{escape(masked(explanation.path))}, {first} to {last} · {escape(explanation.tells)}</p>",
+        f"<p>{escape(masked(explanation.path))}, {first} to {last} · {escape(explanation.words[0])}</p>",
         f'<div id="player"><img id="frame" alt="a frame beside its overlay" src="{pictures[0]}">',
         f'<input id="place" type="range" min="0" max="{len(pictures) - 1}" value="0" aria-label="frame">',
         '<button id="play" type="button">Play</button></div>',
