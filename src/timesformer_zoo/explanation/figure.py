@@ -81,7 +81,7 @@ def draw_grid(explanation: Explanation) -> Figure:
         under = y + 2 * high + 4
         axes.add_patch(_rectangle(x, under, cell, 6, "#e4e4e4"))
         axes.add_patch(_rectangle(x, under, cell * weights[t] / max(weights.max(), 1e-30), 6, _BAR))
-        text = clock(explanation, t) + (f" · {weights[t]:.0%}" if cell >= 100 else "")
+        text = clock(explanation, t) + f" · {weights[t]:.{int(count > 12)}%}"
         axes.text(x, under + 9, text, fontsize=7, va="top", parse_math=False)
     axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0), interpolation="none")
     _title(figure, explanation, "Each frame above its overlay. Bar: the frame's share of the whole map.")
@@ -110,8 +110,9 @@ def frame_pictures(explanation: Explanation) -> Iterator[Image]:
     axes.set(xlim=(0, full), ylim=(high, 0))
     _title(figure, explanation, "")
     _colours(figure, explanation, full, _HEAD, high)
-    bars, patches = _weights(figure, explanation, left, full - 2 * left, below)
-    now = bars.text(0, 1.06, "", transform=bars.transAxes, fontsize=9, va="bottom", parse_math=False)
+    margin = left + 16  # for half of the first time and of the last
+    bars, patches = _weights(figure, explanation, margin, full - 2 * margin, below)
+    now = bars.text(0, 1.07, "", transform=bars.transAxes, fontsize=9, va="bottom", parse_math=False)
     weights = explanation.time_weights
     for t in range(count):
         for image, part in zip(shown, (plain, painted), strict=True):
@@ -187,7 +188,7 @@ def _weights(figure: Figure, explanation: Explanation, left: int, wide: int, tal
     width, height = figure.get_figwidth() * _DPI, figure.get_figheight() * _DPI
     weights = explanation.time_weights.numpy()
     axes = figure.add_axes((left / width, 24 / height, wide / width, (tall - 54) / height))
-    bars = axes.bar(range(len(weights)), weights, width=0.9, color=_BAR)
+    bars = axes.bar(range(len(weights)), weights, width=0.9 if len(weights) <= 40 else 1.0, color=_BAR)
     axes.set(xlim=(-0.5, len(weights) - 0.5), ylim=(0, max(weights.max(), 1e-30)), yticks=[])
     every = max(1, -(-len(weights) * 52 // wide))
     ticks = list(range(0, len(weights), every))
