@@ -17,7 +17,7 @@ from PIL import Image
 
 from timesformer_zoo.demo import html
 from timesformer_zoo.errors import VideoReadError
-from timesformer_zoo.explanation.explain import explain
+from timesformer_zoo.explanation.explain import EXPLANATIONS, explain
 from timesformer_zoo.explanation.picture import paint
 from timesformer_zoo.hub.load import load_model, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
@@ -176,7 +176,7 @@ def _explanation(model: TimeSformer, path: str, label: str, window: Prediction) 
         time = "" if found.times is None else f"{html.clock(found.times[len(figures)])}, "
         image = _jpeg(torch.cat([frame, map]), f"Frame {len(figures) + 1} above its map")
         figures.append((image, f"{time}{weight:.0%}"))
-    title = f"What speaks for “{label}” where it is surest, {_times(window)}: {found.tells}."
+    title = f"What speaks for “{label}” where it is surest, {_times(window)}: {EXPLANATIONS[found.method].tells}."
     return html.gallery(f"{title} Each frame above its map, and its share of the whole map.", figures)
 
 
