@@ -262,6 +262,7 @@ def test_no_file_of_the_machine_no_address_and_no_other_model_can_be_asked_for(a
             said = looked_at(address, path)
             assert "event: error" in said
             assert "static" not in said
+        assert "addresses are not fetched" in said  # not: it was tried
         server.shutdown()
     assert asked == []
     mine = upload(address, "hills.mp4", (footage / "hills.mp4").read_bytes())
