@@ -32,6 +32,7 @@ PACKAGES = {  # what some verbs need, and what to install for it
     "matplotlib": "'timesformer-zoo[plots]'",
     "captum": "'timesformer-zoo[captum]'",
     "aiohttp": "'timesformer-zoo[remote]'",
+    "gradio": "'timesformer-zoo[demo]'",
     **{name: name for name in ("aim", "clearml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")},
     "comet_ml": "comet-ml",
 }
@@ -232,6 +233,34 @@ def _search(parser: ArgumentParser) -> None:
         "-o", "--out", metavar="FILE", type=Path, help="a picture of VIDEO beside what was found: .png or .html"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each row found")
+
+
+def _demo(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        action="append",
+        help=f"{MODEL}; several times for a choice (default: timesformer_tiny_divided.camera_motion)",
+    )
+    library = parser.add_argument(
+        "--library", metavar="FOLDER", type=Path, help="that embed made: what in it is most like the video"
+    )
+    library.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="where to listen; 0.0.0.0 lets other machines in (default: %(default)s, this machine alone)",
+    )
+    parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860 up")
+    parser.add_argument("--max-size", metavar="MB", type=float, default=200, help="of a video (default: %(default)s)")
+    parser.add_argument(
+        "--max-length", metavar="MINUTES", type=float, default=10, help="of a video (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=600, help="give up a video after (default: %(default)s)"
+    )
+    parser.add_argument("--device", metavar="D", help=DEVICE)
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -521,6 +550,10 @@ VERBS = {
     "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
     "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
+    "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
+    "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
+    "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
+    "demo": Verb("a page in the browser, to drop a video on", "--library library", _demo),
     "list": Verb("the models and where their weights come from", "--mode divided --labels kinetics400", _list),
     "finetune": Verb(
         "train a model on a data set",

@@ -103,8 +103,10 @@ def test_commands_are_ones_that_the_program_takes(page: Path) -> None:
         if words in ([], ["--help"]):
             continue
         args = parse([verb, *words])
-        if (model := getattr(args, "model", None)) and "/" not in model and model != "mine":
-            check_name(model)
+        given = getattr(args, "model", None) or []  # of the verb that takes several, a list
+        for model in [given] if isinstance(given, str) else given:
+            if "/" not in model and model != "mine":
+                check_name(model)
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name_of)

@@ -24,8 +24,9 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "retrieval": "errors words writing model video hub prediction engine",
     "explanation": "errors writing labels model weights factories video hub results prediction",
     "train": "errors words writing labels model weights factories video hub results prediction explanation data",
+    "demo": "errors model video hub results prediction explanation retrieval",
     "cli": "errors words writing labels model weights factories video hub results prediction explanation data train "
-    "engine retrieval",
+    "engine retrieval demo",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {
@@ -38,6 +39,8 @@ ONLY_IN = {
     "ray": ["engine/cluster"],
     "faiss": ["retrieval/index"],
     "usearch": ["retrieval/index"],
+    "gradio": ["demo/page"],
+    "starlette": ["demo/page"],
 }
 ONLY_IN |= dict.fromkeys(["huggingface_hub", "httpx", "requests", "urllib"], NETWORK)
 
