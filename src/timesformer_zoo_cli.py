@@ -550,9 +550,6 @@ VERBS = {
     "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
     "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
-    "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
-    "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
-    "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),
     "demo": Verb("a page in the browser, to drop a video on", "--library library", _demo),
     "list": Verb("the models and where their weights come from", "--mode divided --labels kinetics400", _list),
     "finetune": Verb(
