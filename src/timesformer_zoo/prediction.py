@@ -23,6 +23,7 @@ from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.origin import Readable, is_one
 from timesformer_zoo.video.reader import Frames, open_video
 from timesformer_zoo.video.views import gather_views, view_indices
+from timesformer_zoo.video.windows import ahead, stream_windows
 
 __all__ = ["OUTPUTS", "Output", "fuse_views", "inference", "predict", "predict_windows", "tell"]
 
@@ -186,17 +187,15 @@ def _windows(
     if max_windows is not None and len(starts) > max_windows:
         starts = [starts[len(starts) * (2 * i + 1) // (2 * max_windows)] for i in range(max_windows)]
     length = min(length, video.num_frames)
+    offsets = frame_indices(spec, length, video.fps)
     # Windows of one batch, so that small models do not run one at a time; few enough that the first come soon.
     together = max(1, (batch_size or min(_batch_size(model), 32)) // spec.crops)
-    for first in range(0, len(starts), together):
-        batch = starts[first : first + together]
-        views = []
-        for start in batch:
-            indices = [start + index for index in frame_indices(spec, length, video.fps)]
-            views.append(gather_views(video, [indices], spec, keep_open=True))
-        logits = _logits(model, torch.cat(views), batch_size)
-        for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
-            times = _times(start, start + length, video.num_frames, fps)
+    for batch in ahead(stream_windows(video, starts, offsets, spec, together)):
+        for error in batch.lost.values():
+            raise error
+        logits = _logits(model, batch.views, batch_size)
+        for number, rows in zip(batch.windows, torch.split(logits, spec.crops), strict=True):
+            times = _times(starts[number], starts[number] + length, video.num_frames, fps)
             fused = OUTPUTS[spec.task].fuse(rows, spec.fuse)
             yield replace(tell(fused, spec.task, names, topk, video.path), **times)
     video.close()
