@@ -56,7 +56,7 @@ from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, Score, Segment, timeline
+from timesformer_zoo.results import Gap, Prediction, Score, Segment, segments, smooth
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
 from timesformer_zoo.video.reader import Video, open_video
@@ -109,6 +109,7 @@ __all__ = [
     "Evaluation",
     "Finetuned",
     "FrameFolder",
+    "Gap",
     "Item",
     "LearningRates",
     "LocalEngine",
@@ -173,8 +174,9 @@ __all__ = [
     "rollout",
     "save_pretrained",
     "save_worst",
+    "segments",
     "set_labels",
-    "timeline",
+    "smooth",
     "timesformer_base_axial",
     "timesformer_base_divided",
     "timesformer_base_frozen",

@@ -20,7 +20,7 @@ from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, Segment, timeline
+from timesformer_zoo.results import Prediction, Segment, segments
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import masked
 
@@ -144,9 +144,9 @@ class Classify:
             rows = [{"start": window.start, "end": window.end, "values": window.values} for window in windows]
             summary: Any = {name: sum(w.values[name] for w in windows) / len(windows) for name in first.values}
         else:
-            segments = timeline(windows)
-            rows = [segment.to_dict() for segment in segments]
-            summary = _summary(segments, _seconds(windows[-1].end, first.start))
+            found = segments(windows)
+            rows = [segment.to_dict() for segment in found]
+            summary = _summary(found, _seconds(windows[-1].end, first.start))
         return {
             "start": first.start,
             "end": windows[-1].end,

@@ -35,7 +35,7 @@ def stream_windows(
 ) -> Iterator[WindowBatch]:
     """Read windows in batches, in the order of time.
 
-    Each frame that a window needs is decoded, resized and normalised once, in ascending order, and kept as long as later
+    Each frame that a window needs is decoded, resized and normalised once, in ascending order, and kept while later
     windows share it. Frames that none needs are the decoder's concern: it jumps where a key frame lies between, and
     else passes over them. So windows far apart cost a jump each, as if they were read one by one.
 
@@ -100,7 +100,7 @@ class _Kept:
 
 
 class _Reading:
-    """Frames of some clips as they are decoded, up to `last`, but for what is kept; without those of a lost frame's clips."""
+    """What is not yet kept of some clips, up to the frame `last`; of a clip that has a lost frame no more is read."""
 
     def __init__(self, video: Frames, clips: Sequence[Sequence[int]], last: int, kept: _Kept) -> None:
         self._video, self._last, self._kept = video, last, kept
