@@ -21,8 +21,10 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
     "explanation": "errors writing labels model weights factories video hub",
+    "timelines": "errors writing labels model video results prediction",
     "train": "errors writing labels model weights factories video hub results prediction explanation data",
-    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine",
+    "cli": "errors writing labels model weights factories video hub results prediction explanation data train engine "
+    "timelines",
 }
 NETWORK = ["hub", "weights/download", "weights/faults"]
 ONLY_IN = {

@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from timesformer_zoo.engine.cluster import RayEngine
     from timesformer_zoo.engine.mapping import ENGINES, LocalEngine, map_videos
     from timesformer_zoo.engine.work import Work
+    from timesformer_zoo.timelines.result import Timeline
+    from timesformer_zoo.timelines.run import timeline
     from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
     from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.find_lr import LearningRates, find_lr
@@ -128,6 +130,7 @@ __all__ = [
     "Step",
     "StepSampler",
     "TimeSformer",
+    "Timeline",
     "TimesformerZooError",
     "UploadError",
     "Video",
@@ -177,6 +180,7 @@ __all__ = [
     "segments",
     "set_labels",
     "smooth",
+    "timeline",
     "timesformer_base_axial",
     "timesformer_base_divided",
     "timesformer_base_frozen",
@@ -214,6 +218,8 @@ _LAZY = {
     "engine.cluster": ("RayEngine",),
     "engine.mapping": ("ENGINES", "LocalEngine", "map_videos"),
     "engine.work": ("Work",),
+    "timelines.result": ("Timeline",),
+    "timelines.run": ("timeline",),
     "train.evaluate": ("PROTOCOLS", "evaluate"),
     "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.find_lr": ("LearningRates", "find_lr"),

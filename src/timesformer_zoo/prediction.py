@@ -178,8 +178,11 @@ def _predictions(windows: Windows, errors: list[VideoReadError] | None) -> Itera
 class Windows:
     """The windows of a video and a model that looks at them: `predict_windows`, whose arguments it takes, from inside.
 
+    Args:
+        overlap: where `step` is None, the share of a window that the next one sees, too.
+
     Attributes:
-        model, video, spec, fps: that count.
+        model, video, spec, fps, labels: that count.
         starts: the first frame of each window; `length` frames it has.
         together: how many are a batch: results are those of a run from the start if one begins at a multiple of it.
 
@@ -195,12 +198,13 @@ class Windows:
         *,
         window: float | None = None,
         step: float | None = None,
+        overlap: float = 0.0,
         max_windows: int | None = None,
         labels: Labels | None = None,
         batch_size: int | None = None,
     ) -> None:
         self.model = _checked(model, topk)
-        self._names, self._topk, self._batch_size = _names(self.model, labels), topk, batch_size
+        self.labels, self._topk, self._batch_size = _names(self.model, labels), topk, batch_size
         spec = clip_spec(self.model)
         spec = replace(spec, crops=spec.crops if crops is None else crops)
         for name, value in {"window": window, "step": step}.items():
@@ -219,7 +223,7 @@ class Windows:
         self.fps, self.spec = fps, spec if window is None else replace(spec, sampling="uniform")
         seconds = window or spec.stride * spec.num_frames / (spec.fps or fps)
         length = max(1, round(seconds * fps))
-        hop = max(1, round((step or seconds) * fps))
+        hop = max(1, round((step or seconds * (1 - overlap)) * fps))
         starts = list(range(0, max(video.num_frames - length, 0) + 1, hop))
         if starts[-1] + length < video.num_frames:
             starts.append(video.num_frames - length)
@@ -236,6 +240,8 @@ class Windows:
         following = first  # the window after that
         for batch in ahead(stream_windows(self.video, self.starts, offsets, self.spec, self.together, first)):
             lost += sorted(batch.lost.items())
+            if lost and "://" in self.video.path:  # a connection that fails is no damage: the rest would be a gap, too
+                raise lost[0][1]
             fused = self._fused(batch.views)
             for number, row in zip(batch.windows, fused, strict=True):
                 if number > following:
@@ -245,7 +251,7 @@ class Windows:
                 following = number + 1
                 start = self.starts[number]
                 times = _times(start, start + self.length, self.video.num_frames, self.fps)
-                yield number, replace(tell(row, self.spec.task, self._names, self._topk, self.video.path), **times)
+                yield number, replace(tell(row, self.spec.task, self.labels, self._topk, self.video.path), **times)
         if following < len(self.starts):
             yield len(self.starts) - 1, self._gap(lost, following, len(self.starts))
         self.video.close()
