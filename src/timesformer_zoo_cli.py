@@ -26,6 +26,7 @@ MODES = ("space_only", "joint", "divided", "local_global", "axial", "frozen")
 TASKS = ("kinetics400", "kinetics600", "something_something_v2", "camera_motion", "none")
 PACKAGES = {  # what some verbs need, and what to install for it
     **dict.fromkeys(["accelerate", "tensorboard"], "'timesformer-zoo[train]'"),
+    "matplotlib": "'timesformer-zoo[plots]'",
     **dict.fromkeys(["ray", "pyarrow", "pandas"], "'timesformer-zoo[cluster]'"),
     "datasets": "'timesformer-zoo[datasets]'",
     "aiohttp": "'timesformer-zoo[remote]'",
@@ -65,7 +66,8 @@ JSON = "print JSON, one object in a line"
 _FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
-def _classify(parser: ArgumentParser) -> None:
+def _videos(parser: ArgumentParser) -> None:
+    """The videos and the model of the verbs that look at videos."""
     videos = parser.add_argument(
         "videos",
         metavar="VIDEO",
@@ -81,6 +83,11 @@ def _classify(parser: ArgumentParser) -> None:
         default="timesformer_tiny_divided.camera_motion",  # ships with the package: needs no network
         help=f"{MODEL} (default: %(default)s)",
     )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+
+
+def _classify(parser: ArgumentParser) -> None:
+    _videos(parser)
     parser.add_argument(
         "--windows",
         action=BooleanOptionalAction,
@@ -108,7 +115,6 @@ def _classify(parser: ArgumentParser) -> None:
         "--clips", metavar="N", type=int, help="test clips along time, looking once (default: the model's)"
     )
     parser.add_argument("--crops", metavar="N", type=int, help="test crops of each clip (default: the model's)")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object in a line for each video")
     _many(parser)
 
@@ -133,6 +139,45 @@ def _many(parser: ArgumentParser) -> None:
     group.add_argument("--timeout", metavar="SECONDS", type=float, help="ray: give up a video that takes longer")
     group.add_argument(
         "--attempts", metavar="N", type=int, help="ray: give up a video that N workers died of (default: 3)"
+    )
+
+
+def _timeline(parser: ArgumentParser) -> None:
+    _videos(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="ends in .json, .jsonl, .csv, .html or .png (the last needs matplotlib); repeatable; of several videos, "
+        "with {name} in it, which is each one's own; while it is made, windows are kept beside it, and the same "
+        "command goes on from there (default: segments are printed)",
+    )
+    parser.add_argument(
+        "--window", metavar="SECONDS", type=float, help="length of a window (default: the model's clip)"
+    )
+    parser.add_argument(
+        "--step", metavar="SECONDS", type=float, help="from one window to the next (default: half a window)"
+    )
+    parser.add_argument(
+        "--smoothing",
+        metavar="SECONDS",
+        type=float,
+        default=1.0,
+        help="over which probabilities are averaged before segments are made; 0: not at all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-k", metavar="N", type=int, default=10, help="labels kept of a window (default: %(default)s)"
+    )
+    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each window (default: the model's)")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, help="views that run at once (default: about 32,000 tokens)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, one object in a line: each window as it comes, then of each video its segments",
     )
 
 
@@ -420,6 +465,11 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
+    "timeline": Verb(
+        "hours of video from start to end: segments, as a table, a picture or a page",
+        "match.mp4 -o match.html",
+        _timeline,
+    ),
     "list": Verb("the models and where their weights come from", "--mode divided --task kinetics400", _list),
     "finetune": Verb(
         "train a model on a data set",

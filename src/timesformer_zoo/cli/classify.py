@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from timesformer_zoo.cli.common import engine_of, find_videos, print_json
+from timesformer_zoo.cli.common import clock, device_of, engine_of, expect_device, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest
@@ -31,11 +30,7 @@ Answer = dict[str, Any]  # of one video, as --json prints it
 
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo classify`."""
-    if args.device is not None:
-        try:
-            torch.device(args.device)
-        except RuntimeError as error:
-            raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    expect_device(args.device)
     if args.retry_errors and args.out is None:
         raise ValueError("--retry-errors is for the rows that a folder has: give it by --out")
     engine = engine_of(args)
@@ -110,13 +105,7 @@ class Classify:
 
     def load(self) -> Callable[[str], Answer]:
         """A video's answer, as --json prints it, but for its path. Raises ValueError: fields contradict each other."""
-        device = self.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        try:
-            torch.zeros(1, device=device).item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
-        model = load_model(self.model, device=device)
+        model = load_model(self.model, device=device_of(self.device))
         return partial(self._over_time if self._in_windows(model) else self._once, model)
 
     def _in_windows(self, model: TimeSformer) -> bool:
@@ -195,12 +184,12 @@ def _summary(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
 def _lines(answer: Answer) -> list[str]:
     """What was looked at, and what was seen."""
     if "timeline" in answer:
-        rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
+        rows = [f"  {clock(row['start'])} - {clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
         return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
     seen = f"{clips} clip{'s' * (clips > 1)} × {crops} crop{'s' * (crops > 1)}"
     if answer["start"] is not None:
-        seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+        seen += f" from {clock(answer['start'])} to {clock(answer['end'])} of {clock(answer['duration'])}"
     said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
     title = f"{answer['path']}: {said}  [{seen}]"
     return [title, *(f"  {score['probability']:6.1%}  {score['label']}" for score in answer["top"])]
@@ -211,7 +200,7 @@ def _windows_in_words(answer: Answer) -> str:
     words = f"{windows['count']} window{'s' * (windows['count'] > 1)} of {windows['seconds']:.1f} s"
     gaps = windows["every"] is not None and windows["every"] > windows["seconds"] * 1.01
     words += f", one every {windows['every']:.1f} s," if gaps else ""
-    return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+    return f"{words} from {clock(answer['start'])} to {clock(answer['end'])} of {clock(answer['duration'])}"
 
 
 # What is said where no label is likelier than not.
@@ -237,20 +226,12 @@ def _values(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
 
 
-def _clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are some: 0:07.5."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{tenths / 10:04.1f}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
-
-
 def _print_table(answers: Sequence[Answer]) -> None:
     width = max(len(answer["path"]) for answer in answers)
     values = any(answer.get("task") == "regression" for answer in answers)
     print(f"\nAll videos, {'means over' if values else 'shares of'} their time:")
     for answer in answers:
-        length = _clock(answer["duration"]) if "duration" in answer else ""
+        length = clock(answer["duration"]) if "duration" in answer else ""
         words = "could not be read" if "error" in answer else _words(answer)
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewhere, is_frame_folder
 from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
@@ -21,7 +23,16 @@ from timesformer_zoo.video.shards import is_member
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluation import Evaluation
 
-__all__ = ["data_in_words", "engine_of", "find_videos", "print_json", "result_of"]
+__all__ = [
+    "clock",
+    "data_in_words",
+    "device_of",
+    "engine_of",
+    "expect_device",
+    "find_videos",
+    "print_json",
+    "result_of",
+]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -101,3 +112,30 @@ def engine_of(args: Namespace) -> Engine:
 def print_json(values: Mapping[str, Any]) -> None:
     """One object in one line, at once, so that a program can read it while the next is worked on."""
     print(json.dumps(values, ensure_ascii=False), flush=True)
+
+
+def expect_device(device: str | None) -> None:
+    """Raises ValueError: torch knows no device of this name."""
+    try:
+        torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
+def device_of(device: str | None) -> str:
+    """The one that --device means, or the fastest there is. Raises ValueError: it can't be used."""
+    device = device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
+    return device
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are some: 0:07.5."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{tenths / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
