@@ -466,7 +466,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
     "timeline": Verb(
-        "hours of video from start to end: segments, as a table, a picture or a page",
+        "segments of a video of any length: a table, a picture or a page",
         "match.mp4 -o match.html",
         _timeline,
     ),

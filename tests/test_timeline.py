@@ -36,15 +36,27 @@ LABELS = ["run", "jump", "sit", "stand", "fall"]
 def model() -> TimeSformer:
     model = tiny(clip={"stride": 4, "crops": 1})
     with torch.no_grad():
-        model.head.weight.mul_(20)  # so that it is sure of something
+        model.head.weight.mul_(200)  # so that it is sure of something
     set_labels(model, LABELS)
     return model.eval()
+
+
+@pytest.fixture
+def changing(model: TimeSformer, long: Path) -> TimeSformer:
+    """A model that gives the video more than one label."""
+    file = Video(long)
+    clips = [crop_views(file.frames([i, i + 4, i + 8, i + 12]), clip_spec(model)) for i in range(0, 180, 10)]
+    with torch.no_grad():
+        model.head.bias.sub_(model(torch.cat(clips)).mean(0))
+    return model
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 frames, 25 a second, a key frame every 20."""
-    return write_video(tmp_path_factory.mktemp("long") / "long.mp4", frames=200, **{"x264-params": "keyint=20"})
+    return write_video(
+        tmp_path_factory.mktemp("long") / "long.mp4", frames=200, **{"x264-params": "keyint=20:bframes=0"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +104,7 @@ def test_each_frame_is_read_once_and_each_window_is_what_its_frames_say(
     for window in windows:
         expected = said_of(model, long, round((window.start or 0) * 25), 13)
         assert window.top[0].class_index == expected.argmax()
-        assert window.top[0].probability == pytest.approx(expected.max().item(), abs=1e-6)
+        assert window.top[0].probability == pytest.approx(expected.max().item(), abs=1e-5)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_what_it_is_elsewhere(
@@ -107,7 +119,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_what_it_is_elsewhere(
     lost = [start for start in whole if round(start * 25) + 12 >= 85 and round(start * 25) < 100]  # type: ignore[operator]
     assert sorted(whole.keys() - {window.start for window in left}) == lost  # type: ignore[type-var]
     for window in left:
-        assert window.top[0].probability == pytest.approx(whole[window.start].top[0].probability, abs=1e-6)
+        assert window.top[0].probability == pytest.approx(whole[window.start].top[0].probability, abs=1e-5)
         assert window.top[0].label == whole[window.start].top[0].label
     with pytest.raises(VideoReadError, match=r"damaged\.mp4: 3\.40 to"):
         list(predict_windows(model, damaged, step=0.2))
@@ -138,9 +150,7 @@ def test_a_video_of_which_nothing_can_be_read_is_an_error(model: TimeSformer, lo
 
 def said(start: float, **probabilities: float) -> Prediction:
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-    return Prediction(
-        "film.mp4", tuple(Score(k, v, sorted(probabilities).index(k)) for k, v in ranked), start, start + 2
-    )
+    return Prediction("film.mp4", tuple(Score(k, v, "ab".index(k)) for k, v in ranked), start, start + 2)
 
 
 def test_smoothing_is_the_mean_of_neighbours() -> None:
@@ -160,9 +170,8 @@ def test_smoothing_is_the_mean_of_neighbours() -> None:
 def test_nothing_reaches_into_a_gap_or_over_it() -> None:
     windows = [said(0, a=1.0), said(1, a=1.0), said(6, a=1.0), said(7, b=1.0)]
     found = segments(windows, 20.0, [Gap(2.5, 6.25, "damaged")])
-    assert [(s.label, s.start, s.end) for s in found] == [("a", 0, 2.5), ("a", 6.25, 8.5), ("b", 8.5, 9)] or [
-        (s.label, s.start, s.end) for s in found
-    ] == [("a", 0, 2.5), ("a", 6.25, 9)]
+    assert [(s.label, s.start, s.end) for s in found] == [("a", 0, 2.5), ("a", 6.25, 9)]
+    assert [s.probability for s in found] == [1.0, 0.5]  # each half's mean is of its own windows
     assert len(segments(windows)) == 2
 
 
@@ -179,7 +188,7 @@ def test_a_rerun_goes_on_and_is_what_an_unbroken_run_is(model: TimeSformer, dama
         cut = b"".join(lines[:count]) + (lines[count][:20] if count < len(lines) else b"")
         state.write_bytes(cut)
         new: list[bool] = []
-        again = timeline(model, damaged, state=state, on_window=lambda _, is_new: new.append(is_new), **options)
+        again = timeline(model, damaged, state=state, on_window=lambda _, is_new, to=new: to.append(is_new), **options)
         assert again == whole
         assert state.read_bytes() == b"".join(lines)
         assert new == sorted(new)
@@ -215,8 +224,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_each_format_has_every_segment(model: TimeSformer, long: Path, tmp_path: Path) -> None:
-    made = timeline(model, long, step=0.2, smoothing=0)
+def test_each_format_has_every_segment(changing: TimeSformer, long: Path, tmp_path: Path) -> None:
+    made = timeline(changing, long, step=0.2, smoothing=0)
     assert len(made.segments) > 1
     for suffix in ("json", "jsonl", "csv", "html", "png"):
         made.save(tmp_path / f"t.{suffix}")
