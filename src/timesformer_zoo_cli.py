@@ -151,6 +151,46 @@ def _many(group: Any) -> None:
     )
 
 
+def _timeline(parser: ArgumentParser) -> None:
+    _videos(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="ends in .json, .jsonl, .csv, .html or .png (the last needs matplotlib); repeatable; of several videos, "
+        "with {name} in it, which is each one's own; while it is made, windows are kept beside it, and the same "
+        "command goes on from there (default: segments are printed)",
+    )
+    parser.add_argument(
+        "--window", metavar="SECONDS", type=float, help="length of a window (default: the model's clip)"
+    )
+    parser.add_argument(
+        "--step", metavar="SECONDS", type=float, help="from one window to the next (default: half a window)"
+    )
+    parser.add_argument(
+        "--smoothing",
+        metavar="SECONDS",
+        type=float,
+        default=1.0,
+        help="over which probabilities are averaged before segments are made; 0: not at all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-k", metavar="N", type=int, default=10, help="labels kept of a window (default: %(default)s)"
+    )
+    parser.add_argument("--crops", metavar="N", type=int, help="test crops of each window (default: the model's)")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, help="views that run at once (default: about 32,000 tokens)"
+    )
+    parser.add_argument("--device", metavar="D", help=DEVICE)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON, one object in a line: each window as it comes, then of each video its segments",
+    )
+
+
 def _explain(parser: ArgumentParser) -> None:
     _videos(parser)
     parser.add_argument(
@@ -547,6 +587,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
+    "timeline": Verb("segments of a video of any length, as a picture or a table", "match.mp4 -o match.png", _timeline),
     "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
     "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),

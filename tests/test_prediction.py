@@ -19,8 +19,8 @@ from timesformer_zoo import (
     frame_indices,
     load_views,
     save_pretrained,
+    segments,
     set_labels,
-    timeline,
 )
 from timesformer_zoo.prediction import fuse_views, predict, predict_windows
 
@@ -232,7 +232,7 @@ def test_of_too_many_windows_some_are_taken_evenly(model: TimeSformer, video: Pa
         predict_windows(model, video, max_windows=0)
 
 
-# ---- timeline ----
+# ---- segments ----
 
 
 def said(label: str, probability: float, start: float | None, end: float | None) -> Prediction:
@@ -242,16 +242,16 @@ def said(label: str, probability: float, start: float | None, end: float | None)
 def test_neighbours_with_the_same_label_are_joined() -> None:
     # The last two overlap by 1 s; between the third and the fourth is a gap of 2 s.
     windows = [("pan", 0.9, 0, 2), ("pan", 0.5, 2, 4), ("cut", 0.6, 4, 6), ("pan", 0.4, 8, 10), ("tilt", 0.8, 9, 11)]
-    segments = timeline(said(*window) for window in windows)
-    assert [(s.start, s.end, s.label, s.windows) for s in segments] == [
+    found = segments(said(*window) for window in windows)
+    assert [(s.start, s.end, s.label, s.windows) for s in found] == [
         (0, 4, "pan", 2),
         (4, 7, "cut", 1),
         (7, 9.5, "pan", 1),
         (9.5, 11, "tilt", 1),
     ]
-    assert [segment.probability for segment in segments] == pytest.approx([0.7, 0.6, 0.4, 0.8])
-    assert [segment.unclear for segment in segments] == [False, False, True, False]
-    assert segments[0].to_dict() == {
+    assert [segment.probability for segment in found] == pytest.approx([0.7, 0.6, 0.4, 0.8])
+    assert [segment.unclear for segment in found] == [False, False, True, False]
+    assert found[0].to_dict() == {
         "start": 0,
         "end": 4,
         "label": "pan",
@@ -259,12 +259,12 @@ def test_neighbours_with_the_same_label_are_joined() -> None:
         "windows": 2,
         "unclear": False,
     }
-    assert timeline([]) == []
+    assert segments([]) == []
 
 
-def test_a_timeline_is_of_windows(model: TimeSformer, video: Path) -> None:
-    segments = timeline(predict_windows(model, video))
-    assert sum(segment.windows for segment in segments) == 5
-    assert (segments[0].start, segments[-1].end) == (0.0, 2.4)
+def test_segments_are_of_windows(model: TimeSformer, video: Path) -> None:
+    found = segments(predict_windows(model, video))
+    assert sum(segment.windows for segment in found) == 5
+    assert (found[0].start, found[-1].end) == (0.0, 2.4)
     with pytest.raises(ValueError, match="no start and end"):
-        timeline([said("pan", 0.9, None, None)])
+        segments([said("pan", 0.9, None, None)])

@@ -60,7 +60,7 @@ from timesformer_zoo.labels import label_set, model_labels, set_labels
 from timesformer_zoo.model.attention import AttentionMode, Step
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, Score, Segment, timeline
+from timesformer_zoo.results import Gap, Prediction, Score, Segment, segments, smooth
 from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
 from timesformer_zoo.video.folder import IMAGE_SUFFIXES, FrameFolder
 from timesformer_zoo.video.reader import Video, open_video
@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from timesformer_zoo.retrieval.index import INDEXES
     from timesformer_zoo.retrieval.library import Library, Match
     from timesformer_zoo.retrieval.query import search
+    from timesformer_zoo.timelines.result import Timeline
+    from timesformer_zoo.timelines.run import timeline
     from timesformer_zoo.train.evaluate import PROTOCOLS, evaluate
     from timesformer_zoo.train.evaluation import Evaluation, Outcome, mean_of
     from timesformer_zoo.train.find_lr import LearningRates, find_lr
@@ -122,6 +124,7 @@ __all__ = [
     "ExplanationMethod",
     "Finetuned",
     "FrameFolder",
+    "Gap",
     "Item",
     "LearningRates",
     "Library",
@@ -142,6 +145,7 @@ __all__ = [
     "Step",
     "StepSampler",
     "TimeSformer",
+    "Timeline",
     "TimesformerZooError",
     "UploadError",
     "Video",
@@ -194,7 +198,9 @@ __all__ = [
     "save_pretrained",
     "save_worst",
     "search",
+    "segments",
     "set_labels",
+    "smooth",
     "timeline",
     "timesformer_base_axial",
     "timesformer_base_divided",
@@ -238,6 +244,8 @@ _LAZY = {
     "retrieval.index": ("INDEXES",),
     "retrieval.library": ("Library", "Match"),
     "retrieval.query": ("search",),
+    "timelines.result": ("Timeline",),
+    "timelines.run": ("timeline",),
     "train.evaluate": ("PROTOCOLS", "evaluate"),
     "train.evaluation": ("Evaluation", "Outcome", "mean_of"),
     "train.find_lr": ("LearningRates", "find_lr"),

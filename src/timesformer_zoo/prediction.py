@@ -18,15 +18,17 @@ from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model
 from timesformer_zoo.labels import Labels, label_names, model_labels
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
-from timesformer_zoo.results import Prediction, Score
-from timesformer_zoo.video.clip import ClipSpec, clip_spec, frame_indices
+from timesformer_zoo.results import Gap, Prediction, Score
+from timesformer_zoo.video.clip import clip_spec, frame_indices
 from timesformer_zoo.video.origin import Readable, is_one
-from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.video.reader import open_video
 from timesformer_zoo.video.views import gather_views, view_indices
+from timesformer_zoo.video.windows import ahead, stream_windows
 
 __all__ = [
     "OUTPUTS",
     "Output",
+    "Windows",
     "checked",
     "evaluating",
     "fuse_views",
@@ -139,11 +141,12 @@ def predict_windows(
     max_windows: int | None = None,
     labels: Labels | None = None,
     batch_size: int | None = None,
+    errors: list[VideoReadError] | None = None,
 ) -> Iterator[Prediction]:
     """Classify a long video piece by piece; each prediction comes, with its start and end, as soon as it is there.
 
-    The last window ends with the video, and may overlap the one before it. A video shorter than a window is one. Only a
-    batch of windows is in memory at a time.
+    The last window ends with the video, and may overlap the one before it. A video shorter than a window is one. The
+    video is read once, from its first window to its last, and only a few batches of windows are in memory at a time.
 
     Args:
         model, topk, crops, labels, batch_size: as `predict` has them.
@@ -153,64 +156,130 @@ def predict_windows(
             densely sampled clip of the model spans, sampled as the model was trained.
         step: seconds from one window to the next; None: the window, so that they touch.
         max_windows: of a video that has more, so many are taken, spread evenly; None: all.
+        errors: where to put the errors of parts that can't be read, one a part: their windows are left out, and the
+            others done. None: the first is raised.
 
     Raises:
         VideoReadError: the file can't be read, or has no frame rate and the model's spec none either.
         ValueError: as `predict`; or the model samples whole videos, so that `window` must be given.
     """
-    model = checked(model, topk)
-    names = _names(model, labels)
-    spec = clip_spec(model)
-    spec = replace(spec, crops=spec.crops if crops is None else crops)
-    for name, value in {"window": window, "step": step}.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}, expected a positive number of seconds")
-    if max_windows is not None and max_windows < 1:
-        raise ValueError(f"max_windows is {max_windows}, expected a whole number from 1 up")
-    if window is None and spec.sampling == "uniform":
-        raise ValueError("this model samples whole videos, of any length: give the window's length in seconds")
-    return _windows(model, open_video(path, isolated=True), spec, names, topk, window, step, max_windows, batch_size)
+    windows = Windows(
+        model,
+        path,
+        topk,
+        crops,
+        window=window,
+        step=step,
+        max_windows=max_windows,
+        labels=labels,
+        batch_size=batch_size,
+    )
+    return _predictions(windows, errors)
 
 
-def _windows(
-    model: TimeSformer,
-    video: Frames,
-    spec: ClipSpec,
-    names: Sequence[str],
-    topk: int,
-    window: float | None,
-    step: float | None,
-    max_windows: int | None,
-    batch_size: int | None,
-) -> Iterator[Prediction]:
-    fps = video.fps or spec.fps
-    if not fps:
-        raise VideoReadError(f"{video.path}: it has no frame rate, so its windows have no time; re-encode it with one")
-    seconds = window or spec.stride * spec.num_frames / (spec.fps or fps)
-    if window is not None:
-        spec = replace(spec, sampling="uniform")
-    length = max(1, round(seconds * fps))
-    hop = max(1, round((step or seconds) * fps))
-    starts = list(range(0, max(video.num_frames - length, 0) + 1, hop))
-    if starts[-1] + length < video.num_frames:
-        starts.append(video.num_frames - length)
-    if max_windows is not None and len(starts) > max_windows:
-        starts = [starts[len(starts) * (2 * i + 1) // (2 * max_windows)] for i in range(max_windows)]
-    length = min(length, video.num_frames)
-    # Windows of one batch, so that small models do not run one at a time; few enough that the first come soon.
-    together = max(1, (batch_size or min(_batch_size(model), 32)) // spec.crops)
-    for first in range(0, len(starts), together):
-        batch = starts[first : first + together]
-        views = []
-        for start in batch:
-            indices = [start + index for index in frame_indices(spec, length, video.fps)]
-            views.append(gather_views(video, [indices], spec, keep_open=True))
-        logits = run_views(model, torch.cat(views), batch_size)
-        for start, rows in zip(batch, torch.split(logits, spec.crops), strict=True):
-            times = _times(start, start + length, video.num_frames, fps)
-            fused = OUTPUTS[spec.task].fuse(rows, spec.fuse)
-            yield replace(tell(fused, spec.task, names, topk, video.path), **times)
-    video.close()
+def _predictions(windows: Windows, errors: list[VideoReadError] | None) -> Iterator[Prediction]:
+    for _, found in windows.run():
+        if isinstance(found, Prediction):
+            yield found
+        elif errors is None:
+            raise VideoReadError(found.reason)
+        else:
+            errors.append(VideoReadError(found.reason))
+
+
+class Windows:
+    """The windows of a video and a model that looks at them: `predict_windows`, whose arguments it takes, from inside.
+
+    Args:
+        overlap: where `step` is None, the share of a window that the next one sees, too.
+
+    Attributes:
+        model, video, spec, fps, labels: that count.
+        starts: the first frame of each window; `length` frames it has.
+        together: how many are a batch: results are those of a run from the start if one begins at a multiple of it.
+
+    Raises: as `predict_windows`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str,
+        path: Readable,
+        topk: int,
+        crops: int | None,
+        *,
+        window: float | None = None,
+        step: float | None = None,
+        overlap: float = 0.0,
+        max_windows: int | None = None,
+        labels: Labels | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.model = checked(model, topk)
+        self.labels, self._topk, self._batch_size = _names(self.model, labels), topk, batch_size
+        spec = clip_spec(self.model).with_views(None, crops)
+        for name, value in {"window": window, "step": step}.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, expected a positive number of seconds")
+        if max_windows is not None and max_windows < 1:
+            raise ValueError(f"max_windows is {max_windows}, expected a whole number from 1 up")
+        if window is None and spec.sampling == "uniform":
+            raise ValueError("this model samples whole videos, of any length: give the window's length in seconds")
+        self.video = video = open_video(path, isolated=True)
+        fps = video.fps or spec.fps
+        if not fps:
+            raise VideoReadError(
+                f"{video.path}: it has no frame rate, so its windows have no time; re-encode it with one"
+            )
+        self.fps, self.spec = fps, spec if window is None else replace(spec, sampling="uniform")
+        seconds = window or spec.stride * spec.num_frames / (spec.fps or fps)
+        length = max(1, round(seconds * fps))
+        hop = max(1, round((step or seconds * (1 - overlap)) * fps))
+        starts = list(range(0, max(video.num_frames - length, 0) + 1, hop))
+        if starts[-1] + length < video.num_frames:
+            starts.append(video.num_frames - length)
+        if max_windows is not None and len(starts) > max_windows:
+            starts = [starts[len(starts) * (2 * i + 1) // (2 * max_windows)] for i in range(max_windows)]
+        self.starts, self.length = starts, min(length, video.num_frames)
+        # Windows of one batch, so that small models do not run one at a time; few enough that the first come soon.
+        self.together = max(1, (batch_size or min(_default_batch(self.model), 32)) // spec.crops)
+
+    def run(self, first: int = 0) -> Iterator[tuple[int, Prediction | Gap]]:
+        """Each window from `first` on, with its number; for neighbours that can't be read one gap, with the last's."""
+        offsets = frame_indices(self.spec, self.length, self.video.fps)
+        lost: list[tuple[int, VideoReadError]] = []  # frames since the last window that could be read
+        following = first  # the window after that
+        for batch in ahead(stream_windows(self.video, self.starts, offsets, self.spec, self.together, first)):
+            lost += sorted(batch.lost.items())
+            if lost and "://" in self.video.path:  # a connection that fails is no damage: the rest would be a gap, too
+                raise lost[0][1]
+            fused = self._fused(batch.views)
+            for number, row in zip(batch.windows, fused, strict=True):
+                if number > following:
+                    yield number - 1, self._gap(lost, following, number)
+                    # A later batch's windows share frames that were read, and found lost, with this one's.
+                    lost = [entry for entry in lost if entry[0] >= self.starts[number]]
+                following = number + 1
+                start = self.starts[number]
+                times = _times(start, start + self.length, self.video.num_frames, self.fps)
+                yield number, replace(tell(row, self.spec.task, self.labels, self._topk, self.video.path), **times)
+        if following < len(self.starts):
+            yield len(self.starts) - 1, self._gap(lost, following, len(self.starts))
+        self.video.close()
+
+    def _fused(self, views: torch.Tensor) -> list[torch.Tensor]:
+        if not len(views):
+            return []
+        rows = torch.split(run_views(self.model, views, self._batch_size), self.spec.crops)
+        return [OUTPUTS[self.spec.task].fuse(row, self.spec.fuse) for row in rows]
+
+    def _gap(self, lost: Sequence[tuple[int, VideoReadError]], first: int, stop: int) -> Gap:
+        """From the first lost frame to the last, or to where the next window begins, if that is later."""
+        end = self.starts[stop] if stop < len(self.starts) else self.video.num_frames
+        frames = [frame for frame, _ in lost if frame < self.starts[stop - 1] + self.length]
+        begins, ends = frames[0] / self.fps, max(frames[-1] + 1, end) / self.fps
+        reason = str(lost[0][1]).removeprefix(f"{self.video.path}: ")
+        return Gap(begins, ends, f"{self.video.path}: {begins:.2f} to {ends:.2f} s can't be read: {reason}")
 
 
 def _times(first: int, stop: int, total: int, fps: float) -> dict[str, Any]:
@@ -264,12 +333,12 @@ def run_views(model: TimeSformer, views: torch.Tensor, batch_size: int | None) -
     with inference(model):
         parts = [
             model(part.to(device=weight.device, dtype=weight.dtype)).float().cpu()
-            for part in torch.split(views, batch_size or _batch_size(model))
+            for part in torch.split(views, batch_size or _default_batch(model))
         ]
     return torch.cat(parts)
 
 
-def _batch_size(model: TimeSformer) -> int:
+def _default_batch(model: TimeSformer) -> int:
     frames, rows, columns = model.grid_size
     return max(1, _MAX_TOKENS // (frames * rows * columns))
 

@@ -13,7 +13,7 @@ from PIL import Image
 from small_models import tiny
 from videos import real_video
 
-from timesformer_zoo import Video, label_set, predict, predict_windows, save_pretrained, timeline
+from timesformer_zoo import Video, label_set, predict, predict_windows, save_pretrained, segments
 from timesformer_zoo.cli import classify
 from timesformer_zoo_cli import main
 
@@ -80,18 +80,18 @@ def test_a_model_of_whole_videos_looks_once_at_all_of_it(video: Path, tmp_path: 
 
 def test_windows_become_a_timeline(video: Path, folder: Path, capsys: Output) -> None:
     windows = list(predict_windows(f"local-dir:{folder}", video, 1, step=0.3))
-    segments = timeline(windows)
+    found = segments(windows)
     options = ["--model", str(folder), "--device", "cpu", "--step", "0.3"]
     assert main(["classify", str(video), *options, "--json"]) == 0
     (row,) = rows_of(capsys.readouterr().out)
-    assert row["timeline"] == [segment.to_dict() for segment in segments]
+    assert row["timeline"] == [segment.to_dict() for segment in found]
     assert (row["start"], row["end"], row["duration"]) == (0.0, 2.4, 2.4)
     assert row["windows"] == {"count": len(windows), "seconds": pytest.approx(0.52), "every": pytest.approx(0.32)}
     assert sum(entry["share"] for entry in row["summary"]) == pytest.approx(1)
     assert main(["classify", str(video), *options]) == 0
     title, *rows = capsys.readouterr().out.splitlines()
     assert title.endswith(f"[{len(windows)} windows of 0.5 s from 0:00.0 to 0:02.4 of 0:02.4]")
-    assert len(rows) == len(segments)
+    assert len(rows) == len(found)
 
 
 def test_the_embedded_model_labels_all_of_a_video(capsys: Output) -> None:

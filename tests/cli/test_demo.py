@@ -32,7 +32,7 @@ from timesformer_zoo import (
     load_model,
     predict_windows,
     save_pretrained,
-    timeline,
+    segments,
 )
 from timesformer_zoo.demo.look import Limits, Looker
 from timesformer_zoo.demo.worker import Worker
@@ -75,10 +75,10 @@ def test_what_is_found_is_what_the_library_calls_give(footage: Path) -> None:
     updates = list(Looker([EMBEDDED], device="cpu").look(path, EMBEDDED))
     seen = all_of(iter(updates))
     windows = list(predict_windows(EMBEDDED, path, 10))
-    for segment in timeline(windows):
+    for segment in segments(windows):
         assert f">{segment.label}</span>" in seen["timeline"]
         assert f"<td>{segment.probability:.0%}</td>" in seen["timeline"]
-    assert {"static", "pan right"} <= {segment.label for segment in timeline(windows)}
+    assert {"static", "pan right"} <= {segment.label for segment in segments(windows)}
     mean = sum(score.probability for window in windows for score in window.top if score.label == "static")
     assert seen["labels"]["static"] == pytest.approx(mean / len(windows))
     assert sum(seen["labels"].values()) == pytest.approx(1)

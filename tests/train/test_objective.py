@@ -25,7 +25,7 @@ from timesformer_zoo import (
     probe,
     read_videos,
     save_pretrained,
-    timeline,
+    segments,
     to_transformers,
 )
 from timesformer_zoo.train.objective import Scale
@@ -254,11 +254,11 @@ def test_windows_of_labels_overlap_and_values_have_none(root):
         model.head.weight.zero_()
         model.head.bias.copy_(torch.tensor([2.0, -2.0, 1.0]))
     windows = list(predict_windows(model, path, topk=1))
-    assert [segment.label for segment in timeline(windows)] == ["class 0", "class 2"]
-    assert {(s.start, s.end) for s in timeline(windows)} == {(windows[0].start, windows[-1].end)}
+    assert [segment.label for segment in segments(windows)] == ["class 0", "class 2"]
+    assert {(s.start, s.end) for s in segments(windows)} == {(windows[0].start, windows[-1].end)}
     model.clip["task"] = "regression"
     with pytest.raises(ValueError, match="a regression has values and no segments"):
-        timeline(predict_windows(model, path))
+        segments(predict_windows(model, path))
 
 
 # ---- the command, over one and two processes ----

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from timesformer_zoo.cli.common import engine_of, find_videos, print_json
+from timesformer_zoo.cli.common import clock, engine_of, find_videos, print_json
 from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.engine.results import keys_of_errors
 from timesformer_zoo.engine.work import key_of, named
@@ -22,7 +21,7 @@ from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, Segment, timeline
+from timesformer_zoo.results import Prediction, Segment, segments
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import masked
 from timesformer_zoo.words import counted
@@ -34,11 +33,6 @@ Answer = dict[str, Any]  # of one video, as --json prints it
 
 def run(args: Namespace) -> int:
     """Of `timesformer-zoo classify`."""
-    if args.device is not None:
-        try:
-            torch.device(args.device)
-        except RuntimeError as error:
-            raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
     if args.retry_errors and args.out is None:
         raise ValueError("--retry-errors is for the rows that a folder has: give it by --out")
     engine = engine_of(args)
@@ -145,9 +139,9 @@ class Classify:
             rows = [{"start": window.start, "end": window.end, "values": window.values} for window in windows]
             summary: Any = {name: sum(w.values[name] for w in windows) / len(windows) for name in first.values}
         else:
-            segments = timeline(windows)
-            rows = [segment.to_dict() for segment in segments]
-            summary = _summary(segments, _seconds(windows[-1].end, first.start))
+            found = segments(windows)
+            rows = [segment.to_dict() for segment in found]
+            summary = _summary(found, _seconds(windows[-1].end, first.start))
         return {
             "start": first.start,
             "end": windows[-1].end,
@@ -196,12 +190,12 @@ def _summary(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
 def _lines(answer: Answer) -> list[str]:
     """What was looked at, and what was seen."""
     if "timeline" in answer:
-        rows = [f"  {_clock(row['start'])} - {_clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
+        rows = [f"  {clock(row['start'])} - {clock(row['end'])}  {_seen(row)}" for row in answer["timeline"]]
         return [f"{answer['path']}: {_words(answer)}  [{_windows_in_words(answer)}]", *rows]
     clips, crops = answer["clips"], answer["crops"]
     seen = f"{counted(clips, 'clips')} × {counted(crops, 'crops')}"
     if answer["start"] is not None:
-        seen += f" from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+        seen += f" from {clock(answer['start'])} to {clock(answer['end'])} of {clock(answer['duration'])}"
     said = _values(answer["values"]) or ", ".join(answer["labels"]) or _NEITHER[answer["task"]]
     title = f"{answer['path']}: {said}  [{seen}]"
     return [title, *(f"  {score['probability']:6.1%}  {score['label']}" for score in answer["top"])]
@@ -212,7 +206,7 @@ def _windows_in_words(answer: Answer) -> str:
     words = f"{counted(windows['count'], 'windows')} of {windows['seconds']:.1f} s"
     gaps = windows["every"] is not None and windows["every"] > windows["seconds"] * 1.01
     words += f", one every {windows['every']:.1f} s," if gaps else ""
-    return f"{words} from {_clock(answer['start'])} to {_clock(answer['end'])} of {_clock(answer['duration'])}"
+    return f"{words} from {clock(answer['start'])} to {clock(answer['end'])} of {clock(answer['duration'])}"
 
 
 # What is said where no label is likelier than not.
@@ -238,20 +232,12 @@ def _values(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
 
 
-def _clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are some: 0:07.5."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{tenths / 10:04.1f}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
-
-
 def _print_table(answers: Sequence[Answer]) -> None:
     width = max(len(answer["path"]) for answer in answers)
     values = any(answer.get("task") == "regression" for answer in answers)
     print(f"\nAll videos, {'means over' if values else 'shares of'} their time:")
     for answer in answers:
-        length = _clock(answer["duration"]) if "duration" in answer else ""
+        length = clock(answer["duration"]) if "duration" in answer else ""
         words = "could not be read" if "error" in answer else _words(answer)
         print(f"{answer['path']:{width}}  {length:>9}  {words}".rstrip())
 

@@ -22,7 +22,14 @@ from timesformer_zoo.writing import to_json
 if TYPE_CHECKING:
     from timesformer_zoo.train.evaluation import Evaluation
 
-__all__ = ["data_in_words", "engine_of", "find_videos", "print_json", "result_of"]
+__all__ = [
+    "clock",
+    "data_in_words",
+    "engine_of",
+    "find_videos",
+    "print_json",
+    "result_of",
+]
 
 
 def find_videos(names: Iterable[str]) -> Iterator[tuple[str, VideoReadError | None]]:
@@ -106,3 +113,11 @@ def engine_of(args: Namespace) -> Engine:
 def print_json(values: Mapping[str, Any]) -> None:
     """One object in one line, at once, so that a program can read it while the next is worked on."""
     print(to_json(values), flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are some: 0:07.5."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{tenths / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"

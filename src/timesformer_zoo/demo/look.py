@@ -22,7 +22,7 @@ from timesformer_zoo.explanation.picture import paint
 from timesformer_zoo.hub.load import load_model, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, timeline
+from timesformer_zoo.results import Prediction, segments
 from timesformer_zoo.retrieval.library import Library, Match
 from timesformer_zoo.retrieval.query import search
 from timesformer_zoo.video.clip import clip_spec
@@ -152,7 +152,7 @@ def _window(model: TimeSformer, seconds: float) -> float | None:
 def _timeline(windows: Sequence[Prediction], seconds: float) -> str:
     if windows[0].task == "regression":
         return html.values_table([(window.start or 0, window.end or 0, window.values) for window in windows])
-    return html.timeline(timeline(windows), seconds)
+    return html.timeline(segments(windows), seconds)
 
 
 def _labels(model: TimeSformer, path: str, windows: Sequence[Prediction]) -> dict[str, float]:
