@@ -36,6 +36,7 @@ from footage import films_by_class
 from hub_server import HubServer
 from killed import Command, contents, damage
 from small_models import tiny
+from videos import real_video
 
 from timesformer_zoo import load_model, save_pretrained
 
@@ -45,7 +46,7 @@ LABELS = ["bigbuckbunny", "bikes", "carphone_pristine"]
 
 @dataclass(frozen=True)
 class Verb:
-    """One that writes, to {out}; {mine} is a model, {films} are videos."""
+    """One that writes, to {out}; {mine} is a model, {films} are videos, {film} is a longer one."""
 
     arguments: str
     model: str | None = None  # where in the output there is a model, from the start
@@ -69,6 +70,11 @@ VERBS = {
     "classify --json > file": Verb("classify {films} --model {mine} --json --no-windows", to_file=True, size=4096),
     "classify --out": Verb("classify {films} --model {mine} --out {out}/labels --no-windows", size=12_000),
     "embed": Verb("embed {films} --model {mine} -o {out}/library", size=12_000),
+    "timeline": Verb(
+        "timeline {film} --model {mine} --crops 1 --window 0.5 --step 0.04 "
+        + " ".join(f"-o {{out}}/t.{suffix}" for suffix in ("json", "jsonl", "csv", "html", "png")),
+        size=400_000,
+    ),
     "push": Verb("push {out}/model me/mine", "model", publishes=True, size=100_000),
 }
 
@@ -89,6 +95,7 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.random = folder, random.Random(seed)
         self.places = {name: folder / name for name in ("films", "mine", "other", "out")}
+        self.places["film"] = real_video("carphone_pristine.mp4")
         if not self.places["films"].exists():
             films_by_class(self.places["films"], 4)
             save_pretrained(tiny(num_classes=3), self.places["mine"], labels=LABELS)

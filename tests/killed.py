@@ -89,7 +89,8 @@ def _serve(connection: Any) -> None:
     import timesformer_zoo.cli.embed
     import timesformer_zoo.cli.evaluate
     import timesformer_zoo.cli.finetune
-    import timesformer_zoo.cli.push  # noqa: F401
+    import timesformer_zoo.cli.push
+    import timesformer_zoo.cli.timeline  # noqa: F401
 
     torch.set_num_threads(1)
     while (message := connection.recv()) is not None:
@@ -166,6 +167,10 @@ def damage(folder: Path) -> list[str]:
                 torch.load(path, weights_only=False)
             elif path.suffix == ".md":
                 assert path.read_text("utf-8").endswith("```\n")
+            elif path.suffix == ".csv":
+                assert path.read_bytes().endswith(b"\r\n")
+            elif path.suffix == ".html":
+                assert path.read_text("utf-8").endswith("</html>\n")
             elif path.suffix == ".png":
                 assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
         except Exception as error:
