@@ -1,5 +1,6 @@
 """The benchmarks run, in tiny; what they measure with is right. No times are tested."""
 
+import math
 import sys
 from datetime import date
 from functools import partial
@@ -8,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model_weights
+
+from timesformer_zoo import CHECKPOINTS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import claims  # noqa: E402
 import forward  # noqa: E402
 import gpu  # noqa: E402
 import growth  # noqa: E402
@@ -48,6 +53,10 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (loader, "evaluation, 340x256", [], "first"),
         (quantize, "bfloat16", [], "all"),
         (quantize, "int8, torch.ao*", [], "all"),
+        (claims, "TimeSformer base", [], "all"),
+        (claims, "R3D-18", [], "all"),
+        (claims, "96 frames, divided", [], "all"),
+        (claims, "96 frames, joint", [], "first"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),
@@ -80,6 +89,28 @@ def test_operations_are_those_that_torch_counts(mode: str) -> None:
     assert products.operations(case, fused=False) == counter.get_total_flops()
     folds = any(step.linear for step in model.attention.steps[:-1])
     assert (products.operations(case) < products.operations(case, fused=False)) == folds
+
+
+@pytest.mark.parametrize(
+    "name", ["TimeSformer base", "TimeSformer hr", "TimeSformer l", "R3D-18", "MViTv2-S", "Swin3D-B"]
+)
+def test_published_tflops_are_counted(name: str) -> None:
+    """The paper's 0.59, 5.11 and 7.14 (table 5): multiply-adds of the whole network in three views."""
+    entry = claims.ENTRIES[name]
+    counted = math.prod(entry.views) * claims.multiply_adds(entry) / 1e12
+    assert counted == pytest.approx(entry.tflops, rel=5e-3)
+    if entry.case:  # our inference folds a linear layer into another, and computes no patches that nobody sees
+        assert 0.89 < 3 * products.operations(entry.case) / 2e12 / counted < 0.91
+
+
+def test_published_accuracies_are_those_that_come_with_the_weights() -> None:
+    for name, entry in claims.ENTRIES.items():
+        if entry.case:
+            assert entry.top1 == CHECKPOINTS[f"timesformer_{entry.case.model}.k400"].top1
+        elif entry.needs == "torchvision":
+            weights = get_model_weights(entry.create.args[0])["KINETICS400_V1"]
+            assert entry.top1 == weights.meta["_metrics"]["Kinetics-400"]["acc@1"], name
+            assert claims.parameters(entry) == weights.meta["num_params"], name
 
 
 def test_peers_that_differ_are_not_timed() -> None:
@@ -146,7 +177,7 @@ def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, mon
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
     tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize)]
-    tables += growth.TABLES + gpu.TABLES
+    tables += growth.TABLES + gpu.TABLES + claims.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
         assert len({len(table.columns)} | {len(cells) - 1 for cells in _section(text, table.name).values()}) == 1
