@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import claims  # noqa: E402
+import draw_claims  # noqa: E402
 import forward  # noqa: E402
 import gpu  # noqa: E402
 import growth  # noqa: E402
@@ -24,6 +25,7 @@ import hotspots  # noqa: E402
 import hour  # noqa: E402
 import loader  # noqa: E402
 import measuring  # noqa: E402
+import minute  # noqa: E402
 import peers  # noqa: E402
 import products  # noqa: E402
 import quantize  # noqa: E402
@@ -55,8 +57,8 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (quantize, "int8, torch.ao*", [], "all"),
         (claims, "TimeSformer base", [], "all"),
         (claims, "R3D-18", [], "all"),
-        (claims, "96 frames, divided", [], "all"),
-        (claims, "96 frames, joint", [], "first"),
+        (minute, "96 frames, divided", [], "all"),
+        (minute, "96 frames, joint", [], "first"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),
@@ -111,6 +113,21 @@ def test_published_accuracies_are_those_that_come_with_the_weights() -> None:
             weights = get_model_weights(entry.create.args[0])["KINETICS400_V1"]
             assert entry.top1 == weights.meta["_metrics"]["Kinetics-400"]["acc@1"], name
             assert claims.parameters(entry) == weights.meta["num_params"], name
+
+
+def test_the_picture_of_the_claims(tmp_path: Path) -> None:
+    rows = {name: [""] * len(claims.COLUMNS) for name in claims.ENTRIES}  # most were not measured
+    for name, tflops, accuracy, video in [
+        ("Swin3D-T", "1.05", "77.7", "9"),
+        ("TimeSformer l", "7.1 (6.4 run)", "80.6", ""),
+    ]:
+        for column, cell in [("TFLOPs, counted", tflops), ("K400 top-1, %", accuracy), ("a video, s", video)]:
+            rows[name][claims.COLUMNS.index(column)] = cell
+    expected = {"Swin3D-T": (1.05, 77.7), "TimeSformer l": (7.1, 80.6)}
+    assert draw_claims.points(rows, "TFLOPs, counted") == expected
+    assert draw_claims.points(rows, "a video, s") == {"Swin3D-T": (9.0, 77.7)}
+    draw_claims.draw(rows, tmp_path / "figures" / "claims.png")
+    assert (tmp_path / "figures" / "claims.png").stat().st_size > 1000
 
 
 def test_peers_that_differ_are_not_timed() -> None:
@@ -176,8 +193,8 @@ def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, mon
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize)]
-    tables += growth.TABLES + gpu.TABLES + claims.TABLES
+    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize, claims, minute)]
+    tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
         assert len({len(table.columns)} | {len(cells) - 1 for cells in _section(text, table.name).values()}) == 1
