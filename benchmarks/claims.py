@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from measuring import MIB, in_fresh_process, ratio, seconds, working_memory
+from measuring import MIB, in_fresh_process, seconds, working_memory
 from peers import Case, build, warm_up
 from products import expected_seconds, operations
 from results import Table, run
@@ -33,7 +33,7 @@ from training import backward
 
 from timesformer_zoo import TimeSformer
 
-ENOUGH = 15.0  # seconds of a first call, after which turns would only take time: that call counts
+ENOUGH = 5.0  # seconds of a first call, after which turns would only take time: that call counts
 TERA = 1e12
 Create = Callable[[bool, str], nn.Module]  # (for training?, device) -> (B, C, T, H, W) -> logits (B, 400)
 
@@ -192,33 +192,30 @@ def spent(call: Callable[[], object], device: str) -> float:
     return time.process_time() - start
 
 
-def cost(call: Callable[[], object], rounds: int, device: str, base: Callable[[], object] | None = None) -> Cost:
-    """Memory at the first call; then turns with base's, which has to be warm, unless that call took long enough."""
+def cost(call: Callable[[], object], rounds: int, device: str, base: Callable[[], object] = lambda: None) -> Cost:
+    """Memory at the first call; then its time in turns with base's, or, if it took long enough, that of the first."""
     first: list[float] = []
     memory = working_memory(lambda: first.append(spent(call, device)), device)
-    its, bases = [], []
-    for _ in range(rounds if first[0] < ENOUGH else 0):
-        its.append(spent(call, device))
-        if base:
-            bases.append(spent(base, device))
-    if base is None:
-        return Cost(statistics.median(its or first), memory)
-    return Cost(statistics.median(its or first), memory, ratio(its or first, bases or [spent(base, device)]))
+    if first[0] >= ENOUGH:
+        return Cost(first[0], memory, first[0] / spent(base, device))
+    base()  # the warm-up
+    turns = [(spent(call, device), spent(base, device)) for _ in range(rounds)]
+    return Cost(statistics.median(its for its, _ in turns), memory, statistics.median(its / b for its, b in turns))
 
 
 def view_and_step(entry: Entry, base: Entry, rounds: int, device: str) -> tuple[Cost, Cost]:
     """Of a view classified and a clip trained on; runs in a fresh process."""
     warm_up(BASE.case)  # type: ignore[arg-type]
-    costs = []
-    for training, prepare in ((False, forward_pass), (True, training_step)):
-        sizes = [each.crop if training else None for each in (entry, base)]
-        calls = [
-            prepare(each.create(training, device), each.clip(device, size))
-            for each, size in zip((entry, base), sizes, strict=True)
+
+    def of(training: bool) -> Cost:
+        prepare = training_step if training else forward_pass
+        call, other = [
+            prepare(each.create(training, device), each.clip(device, each.crop if training else None))
+            for each in (entry, base)
         ]
-        calls[1]()  # the warm-up
-        costs.append(cost(calls[0], rounds, device, calls[1]))
-    return costs[0], costs[1]
+        return cost(call, rounds, device, other)
+
+    return of(training=False), of(training=True)
 
 
 def forward_pass(model: nn.Module, x: torch.Tensor) -> Callable[[], torch.Tensor]:
