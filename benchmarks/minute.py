@@ -40,7 +40,9 @@ class Row:
 
 HOWTO100M = {8: 56.8, 32: 61.2, 64: 62.2, 96: 62.6}
 ROWS = {f"{t} frames, divided": Row("divided", t, top1) for t, top1 in HOWTO100M.items()} | {
-    f"{t} frames, {mode}": Row(mode, t) for t in (8, 32, 96) for mode in ("space_only", "joint", "local_global", "axial")
+    f"{t} frames, {mode}": Row(mode, t)
+    for t in (8, 32, 96)
+    for mode in ("space_only", "joint", "local_global", "axial")
 }
 COLUMNS = ("a clip's span, s", "read, s", "read, MiB", "classify, s", "classify, MiB", "a step, s", "a step, MiB",
            "HowTo100M top-1, %, published")  # fmt: skip

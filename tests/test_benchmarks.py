@@ -115,6 +115,16 @@ def test_published_accuracies_are_those_that_come_with_the_weights() -> None:
             assert claims.parameters(entry) == weights.meta["num_params"], name
 
 
+def test_the_page_of_the_claims_has_the_measured_figures() -> None:
+    page = (BENCHMARKS.parent / "docs" / "efficiency.md").read_text()
+    columns = next(line for line in page.splitlines() if line.startswith("| claims |")).strip("| ").split(" | ")[1:]
+    measured = _section(results.RESULTS.read_text(), "claims")
+    told = {name: cells for name, cells in results.read_rows(page).items() if name in measured}
+    assert set(told) == set(measured)
+    for name, cells in told.items():
+        assert cells == [measured[name][claims.COLUMNS.index(column)] for column in columns], name
+
+
 def test_the_picture_of_the_claims(tmp_path: Path) -> None:
     rows = {name: [""] * len(claims.COLUMNS) for name in claims.ENTRIES}  # most were not measured
     for name, tflops, accuracy, video in [
