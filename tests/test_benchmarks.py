@@ -1,5 +1,6 @@
 """The benchmarks run, in tiny; what they measure with is right. No times are tested."""
 
+import math
 import sys
 from datetime import date
 from functools import partial
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model_weights
+
+from timesformer_zoo import CHECKPOINTS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import claims  # noqa: E402
+import draw_claims  # noqa: E402
 import faithfulness  # noqa: E402
 import forward  # noqa: E402
 import gpu  # noqa: E402
@@ -20,6 +26,7 @@ import hotspots  # noqa: E402
 import hour  # noqa: E402
 import loader  # noqa: E402
 import measuring  # noqa: E402
+import minute  # noqa: E402
 import peers  # noqa: E402
 import products  # noqa: E402
 import quantize  # noqa: E402
@@ -54,6 +61,10 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (quantize, "int8, torch.ao*", [], "all"),
         (faithfulness, "relevance", [], "all"),
         (faithfulness, "random", [], "all"),
+        (claims, "TimeSformer base", [], "all"),
+        (claims, "R3D-18", [], "all"),
+        (minute, "96 frames, divided", [], "all"),
+        (minute, "96 frames, joint", [], "first"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),
@@ -86,6 +97,53 @@ def test_operations_are_those_that_torch_counts(mode: str) -> None:
     assert products.operations(case, fused=False) == counter.get_total_flops()
     folds = any(step.linear for step in model.attention.steps[:-1])
     assert (products.operations(case) < products.operations(case, fused=False)) == folds
+
+
+@pytest.mark.parametrize(
+    "name", ["TimeSformer base", "TimeSformer hr", "TimeSformer l", "R3D-18", "MViTv2-S", "Swin3D-B"]
+)
+def test_published_tflops_are_counted(name: str) -> None:
+    """The paper's 0.59, 5.11 and 7.14 (table 5): multiply-adds of the whole network in three views."""
+    entry = claims.ENTRIES[name]
+    counted = math.prod(entry.views) * claims.multiply_adds(entry) / 1e12
+    assert counted == pytest.approx(entry.tflops, rel=5e-3)
+    if entry.case:  # our inference folds a linear layer into another, and computes no patches that nobody sees
+        assert 0.89 < 3 * products.operations(entry.case) / 2e12 / counted < 0.91
+
+
+def test_published_accuracies_are_those_that_come_with_the_weights() -> None:
+    for name, entry in claims.ENTRIES.items():
+        if entry.case:
+            assert entry.top1 == CHECKPOINTS[f"timesformer_{entry.case.model}.k400"].top1
+        elif entry.needs == "torchvision":
+            weights = get_model_weights(entry.create.args[0])["KINETICS400_V1"]
+            assert entry.top1 == weights.meta["_metrics"]["Kinetics-400"]["acc@1"], name
+            assert claims.parameters(entry) == weights.meta["num_params"], name
+
+
+def test_the_page_of_the_claims_has_the_measured_figures() -> None:
+    page = (BENCHMARKS.parent / "docs" / "efficiency.md").read_text()
+    columns = next(line for line in page.splitlines() if line.startswith("| claims |")).strip("| ").split(" | ")[1:]
+    measured = _section(results.RESULTS.read_text(), "claims")
+    told = {name: cells for name, cells in results.read_rows(page).items() if name in measured}
+    assert set(told) == set(measured)
+    for name, cells in told.items():
+        assert cells == [measured[name][claims.COLUMNS.index(column)] for column in columns], name
+
+
+def test_the_picture_of_the_claims(tmp_path: Path) -> None:
+    rows = {name: [""] * len(claims.COLUMNS) for name in claims.ENTRIES}  # most were not measured
+    for name, tflops, accuracy, video in [
+        ("Swin3D-T", "1.05", "77.7", "9"),
+        ("TimeSformer l", "7.1 (6.4 run)", "80.6", ""),
+    ]:
+        for column, cell in [("TFLOPs, counted", tflops), ("K400 top-1, %", accuracy), ("a video, s", video)]:
+            rows[name][claims.COLUMNS.index(column)] = cell
+    expected = {"Swin3D-T": (1.05, 77.7), "TimeSformer l": (7.1, 80.6)}
+    assert draw_claims.points(rows, "TFLOPs, counted") == expected
+    assert draw_claims.points(rows, "a video, s") == {"Swin3D-T": (9.0, 77.7)}
+    draw_claims.draw(rows, tmp_path / "figures" / "claims.png")
+    assert (tmp_path / "figures" / "claims.png").stat().st_size > 1000
 
 
 def test_peers_that_differ_are_not_timed() -> None:
@@ -163,7 +221,7 @@ def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, mon
 
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
-    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize)]
+    tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize, claims, minute)]
     tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text

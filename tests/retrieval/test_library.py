@@ -155,6 +155,15 @@ def test_a_part_of_a_video_finds_itself(library: Library, files: list[Path]) -> 
     assert second.similarity < 0.99999
 
 
+def test_of_several_windows_their_mean_direction_is_asked_for(library: Library, files: list[Path]) -> None:
+    rows = library.features[library.video == 0]
+    expected = library.search(torch.nn.functional.normalize(rows, dim=1).mean(0))
+    for part in ({}, {"start": 0}):
+        found = search(library, files[0], **part)  # type: ignore[arg-type]
+        assert [match.row for match in found] == [match.row for match in expected]
+        assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=1e-6)
+
+
 def test_of_equal_rows_the_first_comes_first(name: str, files: list[Path], tmp_path: Path) -> None:
     paths = [tmp_path / f"{letter}.mp4" for letter in "dacb"]
     for path in paths:

@@ -106,7 +106,7 @@ class Faiss:
         import faiss
 
         centres = max(1, min(_CENTRES, len(library) // _ROWS))
-        index = faiss.index_factory(library.width, f"IVF{centres},SQ8", faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(library.width, f"IVF{centres},SQ8", faiss.METRIC_INNER_PRODUCT)
         step = max(1, len(library) // (128 * centres))
         index.train(np.concatenate([piece[::step] for piece in unit_pieces(library, _PIECE)]))
         for piece in unit_pieces(library, _PIECE):
@@ -116,7 +116,7 @@ class Faiss:
     def open(self, path: Path) -> Callable[[Array, int], Array]:
         import faiss
 
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         index.nprobe = _LISTS
         return lambda query, count: index.search(query, count)[1][0]
 

@@ -134,7 +134,8 @@ body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 60em; 
 section { border-top: 1px solid #ccc; padding: 0.6em 0 }
 section:first-of-type { border: 2px solid #888; padding: 0.6em }
 p { margin: 0.2em 0; word-break: break-all }
-span { color: #666 }"""
+span { color: #666 }
+img { max-width: 25%; height: auto; vertical-align: top }"""
 
 
 def _html(rows: Sequence[Row], path: Path) -> None:
