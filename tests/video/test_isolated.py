@@ -57,7 +57,7 @@ class Faulty(source.FileSource):
             time.sleep(60)
         super().__init__(path, **options)
 
-    def stream(self, places):
+    def stream(self, places, *pixels):
         if "segfault" in self.name:
             ctypes.string_at(0)
         if "killed" in self.name:
@@ -67,7 +67,7 @@ class Faulty(source.FileSource):
             os.abort()
         if "exit" in self.name:
             os._exit(3)
-        return super().stream(places)
+        return super().stream(places, *pixels)
 
 serving.FileSource = Faulty
 serving.serve()

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.video.pixels import Pixels
 
 __all__ = ["IMAGE_SUFFIXES", "FrameFolder"]
 
@@ -60,8 +61,8 @@ class FrameFolder:
         decoded = dict(zip(sorted(set(indices)), self.stream(indices), strict=True))
         return torch.stack([decoded[i] for i in indices])
 
-    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
-        """Each distinct frame of `indices` once, `(H, W, C) uint8` RGB, in ascending order.
+    def stream(self, indices: Iterable[int], pixels: Pixels | None = None) -> Iterator[torch.Tensor]:
+        """Each distinct frame of `indices` once, `(H, W, C) uint8` RGB or what `pixels` picks, in ascending order.
 
         Of 16 bits a channel the upper eight count, and transparency does not, as in FFmpeg.
 
@@ -75,12 +76,12 @@ class FrameFolder:
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
         for index in sorted(wanted):
             name = self._names[index]
-            pixels = _read(os.path.join(self.path, name))
-            self._first = self._first or (name, pixels.shape[:2])
-            if pixels.shape[:2] != self._first[1]:
-                sizes = " and ".join(f"{n} of {w} × {h}" for n, (h, w) in (self._first, (name, pixels.shape[:2])))
+            picture = _read(os.path.join(self.path, name))
+            self._first = self._first or (name, picture.shape[:2])
+            if picture.shape[:2] != self._first[1]:
+                sizes = " and ".join(f"{n} of {w} × {h}" for n, (h, w) in (self._first, (name, picture.shape[:2])))
                 raise VideoReadError(f"{self.path}: frames are of one size, got {sizes} pixels; extract them again")
-            yield torch.from_numpy(pixels)
+            yield torch.from_numpy(picture if pixels is None else pixels.pick(picture))
 
     def close(self) -> None:
         """Nothing stays open from one picture to the next."""

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.container import read_error
 from timesformer_zoo.video.origin import File, Origin, name_of
+from timesformer_zoo.video.pixels import Pixels
 from timesformer_zoo.video.serving import fill, message, receive
 
 __all__ = ["IsolatedSource"]
@@ -74,10 +75,11 @@ class IsolatedSource:
         self._ask()
         weakref.finalize(self, _dropped.append, self._number)
 
-    def stream(self, places: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
+    def stream(self, places: Sequence[int], pixels: Pixels | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+        """`(H, W, 3)` each, or what `pixels` picks of it. `places` ascend. Raises VideoReadError."""
+        which = [] if pixels is None else [pixels]
         for i in range(len(places)):
-            yield self._ask("read", self._number, places[i : i + _AHEAD])
+            yield self._ask("read", self._number, places[i : i + _AHEAD], *which)
 
     def close(self) -> None:
         """Free what the other process has of it, at once. Who reads on opens the file again."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from timesformer_zoo.errors import VideoReadError
+from timesformer_zoo.video.pixels import Pixels
 from timesformer_zoo.video.reader import Frames
 
 __all__ = ["Part"]
@@ -54,9 +55,9 @@ class Part:
         """As of a `Video`."""
         return self._video.frames([self._first + index for index in indices])
 
-    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+    def stream(self, indices: Iterable[int], pixels: Pixels | None = None) -> Iterator[torch.Tensor]:
         """As of a `Video`."""
-        return self._video.stream(self._first + index for index in indices)
+        return self._video.stream((self._first + index for index in indices), pixels)
 
     def close(self) -> None:
         """As of a `Video`."""

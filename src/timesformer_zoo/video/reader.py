@@ -13,6 +13,7 @@ import torch
 from timesformer_zoo.video.folder import FrameFolder
 from timesformer_zoo.video.isolated import IsolatedSource
 from timesformer_zoo.video.origin import Readable, name_of, origin_of
+from timesformer_zoo.video.pixels import Pixels
 from timesformer_zoo.video.source import FileSource, Source
 
 __all__ = ["Frames", "Video", "open_video"]
@@ -89,8 +90,11 @@ class Video:
         decoded = dict(zip(sorted(set(indices)), self.stream(indices), strict=True))
         return torch.stack([decoded[i] for i in indices])
 
-    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+    def stream(self, indices: Iterable[int], pixels: Pixels | None = None) -> Iterator[torch.Tensor]:
         """Each distinct frame of `indices` once, `(H, W, C) uint8`, in ascending order, decoded as it is taken.
+
+        Args:
+            pixels: for `crop_views`: what to pick of each frame.
 
         Raises: as `frames`.
         """
@@ -98,7 +102,7 @@ class Video:
         if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames:
             got = f"{min(wanted)} to {max(wanted)}" if wanted else "none"
             raise IndexError(f"{self.path}: frame indices are {got}, expected 0 to {self.num_frames - 1}")
-        yield from map(torch.from_numpy, self._source.stream(sorted(wanted)))
+        yield from map(torch.from_numpy, self._source.stream(sorted(wanted), pixels))
 
     @cached_property
     def _size(self) -> tuple[int, int]:
@@ -115,7 +119,7 @@ class Frames(Protocol):
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor: ...
 
-    def stream(self, indices: Iterable[int]) -> Iterator[torch.Tensor]: ...
+    def stream(self, indices: Iterable[int], pixels: Pixels | None = None) -> Iterator[torch.Tensor]: ...
 
     def close(self) -> None: ...
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.origin import File
+from timesformer_zoo.video.pixels import Pixels
 from timesformer_zoo.video.source import FileSource
 
 __all__ = ["fill", "message", "receive", "serve"]
@@ -104,8 +105,8 @@ class _Server:
         file = self._files[number] = FileSource(place, **options)
         return {"num_frames": file.num_frames, "fps": file.fps}, file.times
 
-    def read(self, number: int, places: list[int]) -> tuple[dict[str, Any], Array]:
-        return {}, next(self._files[number].stream(places))
+    def read(self, number: int, places: list[int], *pixels: Any) -> tuple[dict[str, Any], Array]:
+        return {}, next(self._files[number].stream(places, *(Pixels(*values) for values in pixels)))
 
     def close(self, number: int) -> tuple[dict[str, Any], Array]:
         if (file := self._files.pop(number, None)) is not None:

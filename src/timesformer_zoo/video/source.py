@@ -9,9 +9,11 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from timesformer_zoo.video.container import read_error
 from timesformer_zoo.video.decoders import DECODERS
 from timesformer_zoo.video.index import build_index
-from timesformer_zoo.video.origin import File
+from timesformer_zoo.video.origin import File, name_of
+from timesformer_zoo.video.pixels import Pixels
 
 __all__ = ["FileSource", "Source"]
 
@@ -23,8 +25,8 @@ class Source(Protocol):
     fps: float | None
     times: npt.NDArray[np.float64]  # (N,)
 
-    def stream(self, places: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
+    def stream(self, places: Sequence[int], pixels: Pixels | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+        """`(H, W, 3)` each, or what `pixels` picks of it. `places` ascend. Raises VideoReadError."""
 
     def close(self) -> None: ...
 
@@ -47,9 +49,18 @@ class FileSource:
         self._file = file
         self._decoder = DECODERS["pyav" if decoder == "auto" else decoder](file, index, media, num_threads)
 
-    def stream(self, places: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-        """`(H, W, 3)` each. `places` ascend. Raises VideoReadError."""
-        return self._decoder.stream(places)
+    def stream(self, places: Sequence[int], pixels: Pixels | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+        """`(H, W, 3)` each, or what `pixels` picks of it. `places` ascend. Raises VideoReadError."""
+        frames = self._decoder.stream(places)
+        return frames if pixels is None else self._picked(frames, pixels)
+
+    def _picked(self, frames: Iterator[npt.NDArray[np.uint8]], pixels: Pixels) -> Iterator[npt.NDArray[np.uint8]]:
+        for frame in frames:
+            if not pixels.fits(*frame.shape[:2]):
+                height, width = frame.shape[:2]
+                what = f"its frames are of {pixels.width} × {pixels.height} and of {width} × {height} pixels"
+                raise read_error(name_of(self._file), what, "re-encode it in one size")
+            yield pixels.pick(frame)
 
     def close(self) -> None:
         """Who reads on opens the file again."""

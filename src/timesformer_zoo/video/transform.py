@@ -17,8 +17,18 @@ import torch.nn.functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from timesformer_zoo.video.clip import ClipSpec, clip_spec
+from timesformer_zoo.video.pixels import Pixels, neighbours, pixels_of
 
-__all__ = ["Box", "ClipTransform", "clip_transform", "crop_boxes", "crop_views", "normalize_clips", "random_crop"]
+__all__ = [
+    "Box",
+    "ClipTransform",
+    "clip_transform",
+    "crop_boxes",
+    "crop_views",
+    "normalize_clips",
+    "random_crop",
+    "view_pixels",
+]
 
 _CHUNK_BYTES = 2**25  # of frames that are resized at once
 
@@ -128,7 +138,7 @@ def normalize_clips(clips: torch.Tensor, model_or_spec: Any) -> torch.Tensor:
     return _normalise(clips.movedim(-4, -3).float(), spec).movedim(-3, -4)
 
 
-def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
+def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec, pixels: Pixels | None = None) -> torch.Tensor:
     """The `spec.crops` test crops of a clip: frames, each `(H, W, 3) uint8` -> `(crops, C, T, H, W) float32`.
 
     The frame is scaled to cover `spec.size` (for a square: its short side becomes the crop's, the other side is
@@ -139,6 +149,7 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
         frames: a `(T, H, W, 3)` tensor, or an iterable of frames: each is resized as it comes, so that long clips of
             large frames need not be in memory at once.
         spec: C is its `in_chans`, 3, or 1 for grey.
+        pixels: what of each frame was picked, by `view_pixels`; None: nothing, they are whole.
 
     Raises:
         TypeError: a frame is no tensor.
@@ -147,11 +158,16 @@ def crop_views(frames: Iterable[torch.Tensor], spec: ClipSpec) -> torch.Tensor:
     _check_channels(spec)
     if isinstance(frames, torch.Tensor):
         _check_frames(frames)
-    images = _resize_all(frames, spec.size)
+    images = _resize_all(frames, spec.size, pixels)
     clip = _normalise(images, spec).transpose(0, 1)  # once for all crops
     height, width = spec.size
     offsets = _offsets(images.shape[-2], images.shape[-1], spec)
     return torch.stack([clip[..., top : top + height, left : left + width] for top, left in offsets])
+
+
+def view_pixels(height: int, width: int, spec: ClipSpec) -> Pixels | None:
+    """What `crop_views` needs of frames (height, width); None: all of it."""
+    return pixels_of(height, width, *_covering(height, width, spec.size))
 
 
 class Box(NamedTuple):
@@ -188,7 +204,7 @@ def _check_frames(frames: torch.Tensor, ndim: int = 4) -> None:
         raise ValueError(f"{what} {tuple(frames.shape)} {frames.dtype}, expected {expected}")
 
 
-def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int], pixels: Pixels | None) -> torch.Tensor:
     """T frames, each (H, W, C) uint8 -> (T, C, h, w) float, some at a time.
 
     Not one by one: where frames are decoded as they are taken, the threads that resized one would wait for the next by
@@ -196,17 +212,38 @@ def _resize_all(frames: Iterable[torch.Tensor], size: tuple[int, int]) -> torch.
     """
     resized: list[torch.Tensor] = []
     waiting: list[torch.Tensor] = []
-    for frame in frames:
+
+    def resize() -> None:
+        images = torch.stack(waiting).float()
+        resized.append(_resize(images, size) if pixels is None else _blend(images, pixels))
+        waiting.clear()
+
+    whole = pixels is None
+    for number, frame in enumerate(frames):
         _check_frames(frame, 3)
+        if whole:
+            if number == 0:
+                pixels = pixels_of(frame.shape[0], frame.shape[1], *_covering(frame.shape[0], frame.shape[1], size))
+            if pixels is not None:
+                frame = frame[pixels.rows][:, pixels.columns]
         waiting.append(frame)
         if frame.numel() * len(waiting) >= _CHUNK_BYTES:
-            resized.append(_resize(torch.stack(waiting).float(), size))
-            waiting.clear()
+            resize()
     if waiting:
-        resized.append(_resize(torch.stack(waiting).float(), size))
+        resize()
     if not resized:
         raise ValueError("got no frames, expected at least 1")
     return torch.cat(resized) if len(resized) > 1 else resized[0]
+
+
+def _blend(near: torch.Tensor, pixels: Pixels) -> torch.Tensor:
+    """Picked pixels (T, 2 h, 2 w, C) float -> (T, C, h, w), as `_resize` of the whole frames up to rounding."""
+    h, w = len(pixels.rows) // 2, len(pixels.columns) // 2
+    sides = ((pixels.height, h), (pixels.width, w))
+    y, x = (torch.from_numpy(neighbours(length, count)[1]).to(near.device) for length, count in sides)
+    near = near.view(len(near), h, 2, w, 2, near.shape[-1])
+    near = torch.lerp(near[:, :, :, :, 0], near[:, :, :, :, 1], x[:, None])
+    return torch.lerp(near[:, :, 0], near[:, :, 1], y[:, None, None]).permute(0, 3, 1, 2)
 
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], short: int = 0) -> torch.Tensor:

@@ -13,8 +13,9 @@ import torch
 
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.video.clip import ClipSpec
+from timesformer_zoo.video.pixels import Pixels
 from timesformer_zoo.video.reader import Frames
-from timesformer_zoo.video.transform import crop_views
+from timesformer_zoo.video.transform import crop_views, view_pixels
 
 __all__ = ["WindowBatch", "ahead", "stream_windows"]
 
@@ -56,10 +57,10 @@ def stream_windows(
         # Up to there later windows' frames, too: else the decoder would have to go back for them.
         sharing = range(begin, bisect_right(starts, last))
         kept.drop(starts[begin])
-        new = _Reading(video, [[starts[i] + offset for offset in offsets] for i in sharing], last, kept)
+        new = _Reading(video, spec, [[starts[i] + offset for offset in offsets] for i in sharing], last, kept)
         frames = new.frames()
         if (one := next(frames, None)) is not None:
-            kept.add(crop_views(_chain(one, frames), spec), new.read)
+            kept.add(crop_views(_chain(one, frames), spec, kept.pixels), new.read)
         kept.bad |= new.lost.keys()
         clips = {i: [starts[i] + offset for offset in offsets] for i in batch}
         whole = tuple(i for i, clip in clips.items() if kept.bad.isdisjoint(clip))
@@ -84,6 +85,8 @@ class _Kept:
     views: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (crops, C, frames, H, W)
     places: dict[int, int] = field(default_factory=dict)  # frame -> where in `views`
     bad: set[int] = field(default_factory=set)  # those that can't be decoded
+    pixels: Pixels | None = None  # what is picked of each, once a first one has told their size
+    is_sized: bool = False
 
     def drop(self, before: int) -> None:
         """Frames before this one."""
@@ -102,29 +105,32 @@ class _Kept:
 class _Reading:
     """What is not yet kept of some clips, up to the frame `last`; of a clip that has a lost frame no more is read."""
 
-    def __init__(self, video: Frames, clips: Sequence[Sequence[int]], last: int, kept: _Kept) -> None:
-        self._video, self._last, self._kept = video, last, kept
+    def __init__(self, video: Frames, spec: ClipSpec, clips: Sequence[Sequence[int]], last: int, kept: _Kept) -> None:
+        self._video, self._spec, self._last, self._kept = video, spec, last, kept
         self._clips = [clip for clip in clips if kept.bad.isdisjoint(clip)]
         self.read: list[int] = []
         self.lost: dict[int, VideoReadError] = {}
 
     def frames(self) -> Iterator[torch.Tensor]:
-        """Each `(H, W, 3) uint8`, in ascending order."""
-        wanted = self._wanted(-1)
-        while wanted:
-            coming = iter(self._video.stream(wanted))
+        """What counts of each, `(…, …, 3) uint8`, in ascending order."""
+        kept = self._kept
+        index = -1
+        while wanted := self._wanted(index):
+            if not kept.is_sized:
+                wanted = wanted[:1]
+            coming = iter(self._video.stream(wanted, kept.pixels))
             for index in wanted:
                 try:
                     frame = next(coming)
                 except VideoReadError as error:
                     self.lost[index] = error
                     self._clips = [clip for clip in self._clips if index not in clip]
-                    wanted = self._wanted(index)
                     break
+                if not kept.is_sized:
+                    kept.pixels, kept.is_sized = view_pixels(frame.shape[0], frame.shape[1], self._spec), True
+                    frame = frame if kept.pixels is None else torch.from_numpy(kept.pixels.pick(frame.numpy()))
                 self.read.append(index)
                 yield frame
-            else:
-                return
 
     def _wanted(self, after: int) -> list[int]:
         frames = {index for clip in self._clips for index in clip if after < index <= self._last}
