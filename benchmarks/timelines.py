@@ -88,7 +88,7 @@ def peak_of(pid: int) -> float:
     """Resident memory in bytes, of a process and its children, each at its peak so far; 0 once it has ended."""
     try:
         return sum(memory(each)[0] for each in (pid, *descendants(pid)))
-    except OSError:
+    except (OSError, RuntimeError):  # a process that has ended has no such lines
         return 0
 
 
