@@ -4,8 +4,8 @@
 
 The videos are made here, as `motion_film.py` says: pictures under a virtual camera, H.264 at 25 frames a second. Some
 minutes are drawn, and their packets repeated to the length of the row. "Decoding alone" is PyAV's, of all frames, by as
-many threads as it likes, with nothing done to them; the command's time has Python's start and imports. Memory is that of
-all its processes at their peaks, counted when a sixth of the video has been seen, and at its end.
+many threads as it likes, with nothing done to them; the command's time has Python's start and imports. Memory is that
+of all its processes at their peaks, counted when a sixth of the video has been seen, and at its end.
 
 F1 of boundaries: a found one is right if a true one lies within 0.5 s, each true one counts once.
 """
