@@ -71,9 +71,7 @@ class Camera:
         a, b = self.scale * math.cos(turn), -self.scale * math.sin(turn)
         c = self.x - a * width / 2 - b * height / 2
         f = self.y + b * width / 2 - a * height / 2
-        return canvas.transform(
-            (width, height), Image.Transform.AFFINE, (a, b, c, -b, a, f), Image.Resampling.BILINEAR
-        )
+        return canvas.transform((width, height), Image.Transform.AFFINE, (a, b, c, -b, a, f), Image.Resampling.BILINEAR)
 
 
 def canvases(width: int, height: int) -> list[Image.Image]:

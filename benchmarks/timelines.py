@@ -4,8 +4,8 @@
 
 The videos are made here, as `motion_film.py` says: pictures under a virtual camera, H.264 at 25 frames a second. Some
 minutes are drawn, and their packets repeated to the length of the row. "Decoding alone" is PyAV's, of all frames, by as
-many threads as it likes, with nothing done to them; the command's time has Python's start and imports. Memory is that of
-all its processes at their peaks, counted when a sixth of the video has been seen, and at its end.
+many threads as it likes, with nothing done to them; the command's time has Python's start and imports. Memory is that
+of all its processes at their peaks, counted when a sixth of the video has been seen, and at its end.
 
 F1 of boundaries: a found one is right if a true one lies within 0.5 s, each true one counts once.
 """
@@ -88,7 +88,7 @@ def peak_of(pid: int) -> float:
     """Resident memory in bytes, of a process and its children, each at its peak so far; 0 once it has ended."""
     try:
         return sum(memory(each)[0] for each in (pid, *descendants(pid)))
-    except OSError:
+    except (OSError, RuntimeError):  # a process that has ended has no such lines
         return 0
 
 

@@ -587,7 +587,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 VERBS = {
     "classify": Verb("labels of video files, over time", "holiday/ 'more/*.mp4' --json", _classify),
-    "timeline": Verb("segments of a video of any length, as a picture or a table", "match.mp4 -o match.png", _timeline),
+    "timeline": Verb("hours of video in segments, with a picture", "match.mp4 -o match.png", _timeline),
     "explain": Verb("what in a video speaks for a label, as a picture", "holiday.mp4 -o holiday.gif", _explain),
     "embed": Verb("features of videos, kept in a library", "holiday/ 'more/*.mp4' -o library", _embed),
     "search": Verb("what in a library is most like a video", "library query.mp4 --topk 5", _search),

@@ -34,7 +34,6 @@ import results  # noqa: E402
 import scale  # noqa: E402
 import search  # noqa: E402
 import startup  # noqa: E402
-import timelines  # noqa: E402
 import training  # noqa: E402
 
 MODES = ["space_only", "joint", "divided", "local_global", "axial", "frozen"]

@@ -333,7 +333,8 @@ def test_classify_goes_on_with_the_next_file(
     assert main(["classify", *files, "--model", str(model), "--device", "cpu", windows]) == 1
     out, err = capsys.readouterr()
     assert sum(line.startswith(f"{video}: ") for line in out.splitlines()) == 2
-    assert err.startswith(f"timesformer-zoo classify: {bad}: it crashed the decoder (its process ended with SIGSEGV);")
+    assert err.startswith(f"timesformer-zoo classify: {bad}: ")
+    assert "it crashed the decoder (its process ended with SIGSEGV);" in err
     assert err.count("\n") == 1
 
 

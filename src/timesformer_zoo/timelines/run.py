@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 
 from torch import nn
 
@@ -104,8 +105,6 @@ def _all(windows: Windows, state: State | None) -> Iterator[tuple[Prediction | G
 
 
 def _state(path: str | os.PathLike[str], windows: Windows, video: Readable, topk: int) -> State:
-    from timesformer_zoo import __version__
-
     settings = {
         "video": {"path": windows.video.path, "frames": windows.video.num_frames, **identity_of(video)},
         "model": digest_of(windows.model),
@@ -117,7 +116,7 @@ def _state(path: str | os.PathLike[str], windows: Windows, video: Readable, topk
             "crops": windows.spec.crops,
             "topk": topk,
         },
-        "version": __version__,
+        "version": version("timesformer-zoo"),
     }
     common = Prediction(windows.video.path, (), duration=windows.video.num_frames / windows.fps, task=windows.spec.task)
     state = State(path, settings, windows.together, common)

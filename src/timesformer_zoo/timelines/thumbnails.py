@@ -44,9 +44,13 @@ def middles(parts: Sequence[Segment], duration: float, width: float) -> list[flo
         width: of a picture, in seconds of the time axis; it may reach beyond neither end.
     """
     chosen: list[float] = []
+
+    def centre(middle: float) -> float:
+        return min(max(middle, width / 2), duration - width / 2)
+
     for part in sorted(parts, key=lambda part: part.start - part.end):
         middle = (part.start + part.end) / 2
-        if all(abs(middle - other) >= width for other in chosen):
+        if all(abs(centre(middle) - centre(other)) >= width for other in chosen):
             chosen.append(middle)
     return sorted(chosen)
 
