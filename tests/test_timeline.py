@@ -53,10 +53,9 @@ def changing(model: TimeSformer, long: Path) -> TimeSformer:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 frames, 25 a second, a key frame every 20."""
-    return write_video(
-        tmp_path_factory.mktemp("long") / "long.mp4", frames=200, **{"x264-params": "keyint=20:bframes=0"}
-    )
+    """200 frames, 25 a second, a key frame every 20; so large that not all pixels count."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    return write_video(path, 200, height=128, width=192, **{"x264-params": "keyint=20:bframes=0"})
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +90,8 @@ def test_each_frame_is_read_once_and_each_window_is_what_its_frames_say(
     read: list[int] = []
     stream = Video.stream
 
-    def noted(video: Video, indices: Any) -> Iterator[torch.Tensor]:
-        for index, frame in zip(sorted(set(indices)), stream(video, indices), strict=True):
+    def noted(video: Video, indices: Any, pixels: Any) -> Iterator[torch.Tensor]:
+        for index, frame in zip(sorted(set(indices)), stream(video, indices, pixels), strict=True):
             read.append(index)
             yield frame
 
@@ -123,6 +122,29 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_what_it_is_elsewhere(
         assert window.top[0].label == whole[window.start].top[0].label
     with pytest.raises(VideoReadError, match=r"damaged\.mp4: 3\.40 to"):
         list(predict_windows(model, damaged, step=0.2))
+
+
+def test_a_file_that_is_lost_to_its_end_is_not_tried_for_ever(model: TimeSformer) -> None:
+    class Broken:
+        path, num_frames, fps = "film.mp4", 100_000, 25.0
+        tries = 0
+
+        def stream(self, indices: Any, pixels: Any = None) -> Iterator[torch.Tensor]:
+            for index in indices:
+                if index >= 1000:
+                    self.tries += 1
+                    raise VideoReadError("film.mp4: a part of its video can't be decoded; re-encode it")
+                yield torch.zeros(64, 64, 3, dtype=torch.uint8)
+
+        def close(self) -> None:
+            pass
+
+    video, errors = Broken(), []
+    windows = list(predict_windows(model, video, errors=errors))  # type: ignore[arg-type, var-annotated]
+    assert [window.end for window in windows][-1] == pytest.approx(1000 / 25, abs=0.6)
+    (error,) = errors
+    assert "film.mp4: 40.00 to 4000.00 s can't be read: a part of" in str(error)
+    assert video.tries < 100
 
 
 def test_a_timeline_has_a_gap_there(model: TimeSformer, damaged: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ __all__ = ["WindowBatch", "ahead", "stream_windows"]
 
 Item = TypeVar("Item")
 
+_PATIENCE = 64  # frames in a row that can't be decoded, of as many windows: of two a second, half a minute
+
 
 @dataclass(frozen=True, eq=False)
 class WindowBatch:
@@ -40,7 +42,9 @@ def stream_windows(
     windows share it. Frames that none needs are the decoder's concern: it jumps where a key frame lies between, and
     else passes over them. So windows far apart cost a jump each, as if they were read one by one.
 
-    A frame that can't be decoded is told, and the windows that it is in are left out; the others are read on.
+    A frame that can't be decoded is told, and the windows that it is in are left out; the others are read on. Where
+    many in a row can't, more and more of what follows is left out unread: of a file that is lost to its end, each try
+    may cost a decoder the way from its beginning.
 
     Args:
         video: what gives the frames.
@@ -61,9 +65,8 @@ def stream_windows(
         frames = new.frames()
         if (one := next(frames, None)) is not None:
             kept.add(crop_views(_chain(one, frames), spec, kept.pixels), new.read)
-        kept.bad |= new.lost.keys()
         clips = {i: [starts[i] + offset for offset in offsets] for i in batch}
-        whole = tuple(i for i, clip in clips.items() if kept.bad.isdisjoint(clip))
+        whole = tuple(i for i, clip in clips.items() if kept.is_whole(clip))
         views = [kept.views[:, :, [kept.places[frame] for frame in clips[i]]] for i in whole]
         yield WindowBatch(whole, torch.cat(views) if views else torch.empty(0), new.lost)
 
@@ -87,6 +90,18 @@ class _Kept:
     bad: set[int] = field(default_factory=set)  # those that can't be decoded
     pixels: Pixels | None = None  # what is picked of each, once a first one has told their size
     is_sized: bool = False
+    failures: int = 0  # since a frame could be read
+    given_up: int = -1  # clips that begin up to there are left out
+
+    def is_whole(self, clip: Sequence[int]) -> bool:
+        """As far as is known."""
+        return clip[0] > self.given_up and self.bad.isdisjoint(clip)
+
+    def fail(self, frame: int) -> None:
+        self.bad.add(frame)
+        self.failures += 1
+        if self.failures > _PATIENCE:
+            self.given_up = frame + 2 ** min(self.failures - _PATIENCE, 40)
 
     def drop(self, before: int) -> None:
         """Frames before this one."""
@@ -107,7 +122,7 @@ class _Reading:
 
     def __init__(self, video: Frames, spec: ClipSpec, clips: Sequence[Sequence[int]], last: int, kept: _Kept) -> None:
         self._video, self._spec, self._last, self._kept = video, spec, last, kept
-        self._clips = [clip for clip in clips if kept.bad.isdisjoint(clip)]
+        self._clips = clips
         self.read: list[int] = []
         self.lost: dict[int, VideoReadError] = {}
 
@@ -124,8 +139,9 @@ class _Reading:
                     frame = next(coming)
                 except VideoReadError as error:
                     self.lost[index] = error
-                    self._clips = [clip for clip in self._clips if index not in clip]
+                    kept.fail(index)
                     break
+                kept.failures = 0
                 if not kept.is_sized:
                     kept.pixels, kept.is_sized = view_pixels(frame.shape[0], frame.shape[1], self._spec), True
                     frame = frame if kept.pixels is None else torch.from_numpy(kept.pixels.pick(frame.numpy()))
@@ -133,7 +149,8 @@ class _Reading:
                 yield frame
 
     def _wanted(self, after: int) -> list[int]:
-        frames = {index for clip in self._clips for index in clip if after < index <= self._last}
+        clips = filter(self._kept.is_whole, self._clips)
+        frames = {index for clip in clips for index in clip if after < index <= self._last}
         return sorted(frames - self._kept.places.keys())
 
 
