@@ -3,34 +3,39 @@
     python benchmarks/timelines.py --write
 
 The videos are made here, as `motion_film.py` says: pictures under a virtual camera, H.264 at 25 frames a second. Some
-minutes are drawn, and their packets repeated to the length of the row. "Decoding alone" is PyAV's, of all frames, by as
-many threads as it likes, with nothing done to them; the command's time has Python's start and imports. Memory is that
-of all its processes at their peaks, counted when a sixth of the video has been seen, and at its end.
+minutes are drawn, and their packets repeated to the length of the row. "Decoding alone" is the same decoder's, of the
+frames that windows need, to RGB, by as many threads as there are cores, with nothing done to them; the command's time
+has Python's start and imports. CPU times are of all processes, and count where others use the machine, too. Memory is
+that of all the command's processes at their peaks, when a sixth of the video has been seen, and at its end.
 
-F1 of boundaries: a found one is right if a true one lies within 0.5 s, each true one counts once.
+F1 of boundaries: one is where a segment ends and the next begins; a segment called "cut" is one, at its middle. A found
+one is right if a true one lies within 0.5 s; each true one counts once.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import av
 from hour import repeat
 from measuring import MIB, descendants, memory
 from motion_film import write_film
 from results import Table, run
 
-from timesformer_zoo import Prediction, Score, segments
+from timesformer_zoo import Prediction, Score, Segment, Video, frame_indices, segments
+from timesformer_zoo.prediction import Windows
 
+MODEL = "timesformer_tiny_divided.camera_motion"
 NEAR = 0.5  # seconds
 
 
@@ -44,29 +49,35 @@ class Row:
     times: int
 
 
-ROWS = {"an hour, 640 x 360": Row(640, 360, 5, 12), "ten minutes, 1280 x 720": Row(1280, 720, 1, 10)}
+ROWS = {
+    "an hour, 640 x 360": Row(640, 360, 5, 12),
+    "ten minutes, 1280 x 720": Row(1280, 720, 1, 10),
+    "five minutes, 1920 x 1080": Row(1920, 1080, 1, 5),
+}
 COLUMNS = (
-    "windows", "s", "decoding alone, s", "of decoding's speed", "after a sixth, MiB", "at the end, MiB",
+    "windows", "s", "decoding alone, s", "of decoding's speed", "of its CPU time",
+    "after a sixth, MiB", "at the end, MiB",
     "F1 of boundaries", "without smoothing", "right labels, of the time",
 )  # fmt: skip
 
 
-def decode(path: Path) -> float:
-    """Seconds that all frames take."""
-    start = time.perf_counter()
-    with av.open(str(path)) as file:
-        file.streams.video[0].thread_type = "AUTO"
-        for _ in file.decode(video=0):
-            pass
-    return time.perf_counter() - start
+def decode(path: Path) -> tuple[float, float]:
+    """Seconds, and of CPU time, that the frames of the command's windows take."""
+    windows = Windows(MODEL, path, 1, None, overlap=0.5)
+    offsets = frame_indices(windows.spec, windows.length, windows.video.fps)
+    needed = {start + offset for start in windows.starts for offset in offsets}
+    begin, busy = time.perf_counter(), time.process_time()
+    for _ in Video(path).stream(needed):
+        pass
+    return time.perf_counter() - begin, time.process_time() - busy
 
 
-def label(video: Path, duration: float) -> tuple[list[Prediction], float, list[float]]:
-    """The windows that the command prints, its time, and its processes' memory after a sixth and at the end."""
+def label(video: Path, duration: float) -> tuple[list[Prediction], float, float, list[float]]:
+    """The windows that the command prints, its time, its CPU time, and its memory after a sixth and at the end."""
     command = [sys.executable, "-m", "timesformer_zoo_cli", "timeline", str(video), "--device", "cpu", "--json"]
     windows: list[Prediction] = []
     sizes = [0.0, 0.0]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), children_seconds()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -81,7 +92,25 @@ def label(video: Path, duration: float) -> tuple[list[Prediction], float, list[f
                 sizes = [peak if early else sizes[0], max(peak, sizes[1])]
     if process.returncode:
         raise SystemExit(f"timeline ended with {process.returncode}")
-    return windows, time.perf_counter() - start, [size / MIB for size in sizes]
+    taken = time.perf_counter() - start
+    return windows, taken, children_seconds() - before, [size / MIB for size in sizes]
+
+
+def children_seconds() -> float:
+    """CPU time of processes that ended, and of those that they waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def boundaries(parts: Sequence[Segment]) -> list[float]:
+    """In seconds, ascending: ends that are another's start, and the middles of cuts instead of their ends."""
+    found = []
+    for before, after in pairwise(parts):
+        if after.label == "cut":
+            found.append((after.start + after.end) / 2)
+        elif before.label != "cut":
+            found.append(after.start)
+    return found
 
 
 def peak_of(pid: int) -> float:
@@ -113,8 +142,8 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
         truth = [(start + seconds * number, name) for number in range(times) for start, name in parts]
         # Where the film begins again with what it ended with, nothing changes but the picture.
         truth = [this for before, this in zip([(0.0, ""), *truth], truth, strict=False) if this[1] != before[1]]
-        decoding = decode(video)
-        windows, taken, (early, late) = label(video, duration)
+        decoding, decoding_busy = decode(video)
+        windows, taken, busy, (early, late) = label(video, duration)
     smoothed, plain = segments(windows, 1.0), segments(windows, 0.0)
     true = [start for start, _ in truth[1:]]
     ends = [*true, duration]
@@ -129,9 +158,10 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
         f"{taken:.0f}",
         f"{decoding:.0f}",
         f"{decoding / taken:.2f}",
+        f"{decoding_busy / busy:.2f}",
         f"{early:.0f}",
         f"{late:.0f}",
-        *(f"{f1([part.start for part in parts[1:]], true):.2f}" for parts in (smoothed, plain)),
+        *(f"{f1(boundaries(parts), true):.2f}" for parts in (smoothed, plain)),
         f"{same / duration:.1%}",
     ]
 
