@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from timesformer_zoo.results import Gap, Segment
 from timesformer_zoo.timelines.picture import lanes_of
 from timesformer_zoo.timelines.result import Timeline
-from timesformer_zoo.timelines.thumbnails import clock, thumbnails
+from timesformer_zoo.timelines.thumbnails import clock, short, thumbnails
 from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def write_html(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     pictures = dict(zip(map(id, shown), small, strict=True))
     name = escape(os.path.basename(timeline.path.rstrip(os.sep)))
     smoothed = f"averaged over {timeline.smoothing:g} s" if timeline.smoothing else "not averaged over time"
-    said = f"{len(timeline.segments)} segments in {clock(timeline.duration)}; probabilities {smoothed}."
+    count = f"{len(timeline.segments)} segment{'s' * (len(timeline.segments) != 1)}"
+    said = f"{count} in {clock(timeline.duration)}; probabilities {smoothed}."
     if len(parts) > len(shown) + len(timeline.gaps):
         said += f" Pictures are of the {len(shown)} longest."
     rows = "\n".join(_row(number, part, pictures.get(id(part))) for number, part in enumerate(parts))
@@ -90,7 +91,7 @@ def _lanes(timeline: Timeline, parts: list[Segment | Gap]) -> str:
         '<rect width="7" height="7" fill="#fff"/><path d="M0 3.5H7M3.5 0V7" stroke="#777"/></pattern></defs>'
     )
     for row, lane in enumerate(lanes):
-        out.append(f'<text x="{_LABELS - 8}" y="{row * _ROW + 15}" text-anchor="end">{escape(_short(lane))}</text>')
+        out.append(f'<text x="{_LABELS - 8}" y="{row * _ROW + 15}" text-anchor="end">{escape(short(lane))}</text>')
         out.append(f'<path d="M{_LABELS} {(row + 1) * _ROW}H1000" stroke="#dde5ec"/>')
     for number, part in enumerate(parts):
         left = _LABELS + width * part.start / timeline.duration
@@ -112,10 +113,6 @@ def _lanes(timeline: Timeline, parts: list[Segment | Gap]) -> str:
         out.append(f'<path d="M{x:.1f} {height}v5" stroke="#789"/>')
         out.append(f'<text x="{x:.1f}" y="{height + 18}" text-anchor="{anchor}">{clock(time)}</text>')
     return "\n".join([*out, "</svg>"])
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 26 else f"{text[:25]}…"
 
 
 def _fine(seconds: float) -> str:

@@ -15,7 +15,7 @@ from timesformer_zoo.video.reader import open_video
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["clock", "middles", "thumbnails"]
+__all__ = ["clock", "middles", "short", "thumbnails"]
 
 
 def thumbnails(timeline: Timeline, times: Sequence[float], size: int) -> Iterator[Picture | None]:
@@ -59,3 +59,8 @@ def clock(seconds: float) -> str:
     """Hours, minutes and seconds: 0:07:30."""
     whole = int(seconds + 1e-6)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def short(label: str) -> str:
+    """For a lane's name: labels that differ at their ends stay different."""
+    return label if len(label) <= 26 else f"{label[:15]}…{label[-10:]}"
