@@ -47,12 +47,14 @@ class Row:
     height: int
     minutes: int
     times: int
+    precision: str = "float32"
 
 
 ROWS = {
     "an hour, 640 x 360": Row(640, 360, 5, 12),
     "ten minutes, 1280 x 720": Row(1280, 720, 1, 10),
     "five minutes, 1920 x 1080": Row(1920, 1080, 1, 5),
+    "five minutes, 1920 x 1080, bfloat16": Row(1920, 1080, 1, 5, "bfloat16"),
 }
 COLUMNS = (
     "windows", "s", "decoding alone, s", "of decoding's speed", "of its CPU time",
@@ -72,9 +74,10 @@ def decode(path: Path) -> tuple[float, float]:
     return time.perf_counter() - begin, time.process_time() - busy
 
 
-def label(video: Path, duration: float) -> tuple[list[Prediction], float, float, list[float]]:
+def label(video: Path, duration: float, precision: str) -> tuple[list[Prediction], float, float, list[float]]:
     """The windows that the command prints, its time, its CPU time, and its memory after a sixth and at the end."""
     command = [sys.executable, "-m", "timesformer_zoo_cli", "timeline", str(video), "--device", "cpu", "--json"]
+    command += ["--precision", precision]
     windows: list[Prediction] = []
     sizes = [0.0, 0.0]
     start, before = time.perf_counter(), children_seconds()
@@ -143,7 +146,7 @@ def measure(row: Row, options: Namespace) -> Sequence[str]:
         # Where the film begins again with what it ended with, nothing changes but the picture.
         truth = [this for before, this in zip([(0.0, ""), *truth], truth, strict=False) if this[1] != before[1]]
         decoding, decoding_busy = decode(video)
-        windows, taken, busy, (early, late) = label(video, duration)
+        windows, taken, busy, (early, late) = label(video, duration, row.precision)
     smoothed, plain = segments(windows, 1.0), segments(windows, 0.0)
     true = [start for start, _ in truth[1:]]
     ends = [*true, duration]

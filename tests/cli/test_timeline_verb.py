@@ -63,6 +63,18 @@ def test_every_format_of_every_video_and_lines_as_they_come(folder: Path, video:
     assert len(list((tmp_path / "out").iterdir())) == 8  # and nothing of what windows were kept in
 
 
+def test_a_model_of_less_precision(folder: Path, video: Path, tmp_path: Path) -> None:
+    done = run(folder, video, "--json", "--precision", "bfloat16", cwd=tmp_path)
+    *windows, _ = rows_of(done.stdout)
+    exact = expected(folder, video).windows
+    assert [row["start"] for row in windows] == [window.start for window in exact]
+    found = [{score["label"]: score["probability"] for score in row["top"]} for row in windows]
+    assert [row[window.top[0].label] for row, window in zip(found, exact, strict=True)] == pytest.approx(
+        [window.top[0].probability for window in exact], abs=0.05
+    )
+    assert found[0][exact[0].top[0].label] != exact[0].top[0].probability
+
+
 def test_segments_and_a_table_are_printed(folder: Path, video: Path, capsys: Output) -> None:
     assert main(["timeline", str(video), str(video), "--model", str(folder), "--device", "cpu"]) == 0
     out = capsys.readouterr().out

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -34,7 +35,7 @@ def run(args: Namespace) -> int:
     _expect_different(outputs)
     for folder in {Path(out).parent for outs in outputs for out in outs}:
         expect_writable(folder)
-    model = load_model(args.model, device=usable_device(args.device))
+    model = load_model(args.model, device=usable_device(args.device)).to(getattr(torch, args.precision))
     done: list[Timeline | None] = []
     states: list[Path] = []
     problems = 0
