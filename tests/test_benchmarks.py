@@ -34,6 +34,7 @@ import results  # noqa: E402
 import scale  # noqa: E402
 import search  # noqa: E402
 import startup  # noqa: E402
+import timelines  # noqa: E402
 import training  # noqa: E402
 
 MODES = ["space_only", "joint", "divided", "local_global", "axial", "frozen"]
@@ -64,6 +65,7 @@ SMALL = peers.Case("base_divided", 8, 224).quick()
         (claims, "R3D-18", [], "all"),
         (minute, "96 frames, divided", [], "all"),
         (minute, "96 frames, joint", [], "first"),
+        (timelines, "an hour, 640 x 360", [], "all"),
         (gpu, "base divided 8x224, batch 8, forward", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "base divided 8x224, batch 1, training", ["--device", "cpu", "--eager-only"], "first"),
         (gpu, "bfloat16, 16 tokens", ["--device", "cpu"], "all"),
@@ -221,6 +223,7 @@ def test_what_another_machine_measured_is_written_as_its_own(tmp_path: Path, mon
 def test_every_table_has_a_section() -> None:
     text = results.RESULTS.read_text()
     tables = [script.TABLE for script in (forward, training, startup, hour, loader, hotspots, quantize, claims, minute)]
+    tables.append(timelines.TABLE)
     tables += growth.TABLES + gpu.TABLES
     for table in tables:
         assert f"<!-- begin {table.name} -->" in text
