@@ -21,11 +21,11 @@ ROOMS = {  # a room, or a file beside the rooms: what it may import of ours
     "hub": "errors writing labels model weights factories video",
     "results": "",
     "prediction": "errors labels model weights factories video hub results",
-    "retrieval": "errors words writing model video hub prediction engine",
-    "explanation": "errors writing labels model weights factories video hub results prediction",
-    "timelines": "errors words writing labels model video results prediction",
+    "retrieval": "errors words writing model weights video hub prediction engine",
+    "explanation": "errors words writing labels model weights factories video hub results prediction",
+    "timelines": "errors words writing labels model weights video results prediction",
     "train": "errors words writing labels model weights factories video hub results prediction explanation data",
-    "demo": "errors model video hub results prediction explanation retrieval timelines",
+    "demo": "errors words model video hub results prediction explanation retrieval timelines",
     "cli": "errors words writing labels model weights factories video hub results prediction explanation data train "
     "engine retrieval timelines demo",
 }

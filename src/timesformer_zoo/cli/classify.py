@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from timesformer_zoo.cli.common import clock, engine_of, find_videos, print_json
+from timesformer_zoo.cli.common import engine_of, find_videos, print_json, segment_in_words, shares_in_words, shares_of
 from timesformer_zoo.engine.mapping import map_videos
 from timesformer_zoo.engine.results import keys_of_errors
 from timesformer_zoo.engine.work import key_of, named
@@ -21,10 +21,10 @@ from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, model_digest, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import predict, predict_windows
-from timesformer_zoo.results import Prediction, Segment, segments
+from timesformer_zoo.results import Prediction, segments
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.remote import masked
-from timesformer_zoo.words import counted
+from timesformer_zoo.words import clock, counted
 
 __all__ = ["run"]
 
@@ -141,7 +141,7 @@ class Classify:
         else:
             found = segments(windows)
             rows = [segment.to_dict() for segment in found]
-            summary = _summary(found, _seconds(windows[-1].end, first.start))
+            summary = shares_of(found, _seconds(windows[-1].end, first.start))
         return {
             "start": first.start,
             "end": windows[-1].end,
@@ -170,18 +170,6 @@ def _watched(bar: Progress, path: str, windows: Iterable[Prediction]) -> Iterato
 
 def _seconds(end: float | None, start: float | None) -> float:
     return (end or 0) - (start or 0)
-
-
-def _summary(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
-    """The share of the time of each label, the longest first; of what is unclear, together."""
-    seconds: dict[str | None, float] = {}
-    for segment in segments:
-        label = None if segment.unclear else segment.label
-        seconds[label] = seconds.get(label, 0.0) + segment.end - segment.start
-    return [
-        {"label": label, "unclear": label is None, "share": value / total}
-        for label, value in sorted(seconds.items(), key=lambda item: -item[1])
-    ]
 
 
 # ---- for people ----
@@ -217,15 +205,11 @@ def _words(answer: Answer) -> str:
     summary = answer["summary"]
     if answer["task"] == "regression":
         return _values(summary)
-    shares = [f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in summary]
-    return ", ".join(shares) or _NEITHER[answer["task"]]
+    return shares_in_words(summary) or _NEITHER[answer["task"]]
 
 
 def _seen(row: dict[str, Any]) -> str:
-    if "values" in row:
-        return _values(row["values"])
-    label, probability = row["label"], row["probability"]
-    return f"unclear (at best {label}, {probability:.0%})" if row["unclear"] else f"{label} ({probability:.0%} sure)"
+    return _values(row["values"]) if "values" in row else segment_in_words(row)
 
 
 def _values(values: dict[str, float]) -> str:

@@ -14,6 +14,7 @@ from timesformer_zoo.data.index import VideoIndex, has_video_suffix, is_elsewher
 from timesformer_zoo.engine.mapping import ENGINES, Engine
 from timesformer_zoo.errors import AnnotationError, VideoReadError
 from timesformer_zoo.hub.facts import Result
+from timesformer_zoo.results import Segment
 from timesformer_zoo.video.remote import as_path, is_folder, masked, matching
 from timesformer_zoo.video.shards import is_member
 from timesformer_zoo.words import counted
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from timesformer_zoo.train.evaluation import Evaluation
 
 __all__ = [
-    "clock",
     "data_in_words",
     "engine_of",
     "find_videos",
     "print_json",
     "result_of",
+    "segment_in_words",
+    "shares_in_words",
+    "shares_of",
 ]
 
 
@@ -115,9 +118,26 @@ def print_json(values: Mapping[str, Any]) -> None:
     print(to_json(values), flush=True)
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are some: 0:07.5."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{tenths / 10:04.1f}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
+def shares_of(segments: Iterable[Segment], total: float) -> list[dict[str, Any]]:
+    """The share of the time of each label, the longest first; of what is unclear, together."""
+    seconds: dict[str | None, float] = {}
+    for segment in segments:
+        label = None if segment.unclear else segment.label
+        seconds[label] = seconds.get(label, 0.0) + segment.end - segment.start
+    return [
+        {"label": label, "unclear": label is None, "share": value / total}
+        for label, value in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+def shares_in_words(shares: Iterable[Mapping[str, Any]]) -> str:
+    """Of `shares_of`: pan left 60%, unclear 40%."""
+    return ", ".join(f"{'unclear' if entry['unclear'] else entry['label']} {entry['share']:.0%}" for entry in shares)
+
+
+def segment_in_words(segment: Mapping[str, Any]) -> str:
+    """A segment as its `to_dict` has it, without its times."""
+    label, probability = segment["label"], segment["probability"]
+    return (
+        f"unclear (at best {label}, {probability:.0%})" if segment["unclear"] else f"{label} ({probability:.0%} sure)"
+    )

@@ -8,21 +8,21 @@ import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from timesformer_zoo.cli.common import clock, find_videos, print_json
+from timesformer_zoo.cli.common import find_videos, print_json, segment_in_words, shares_in_words, shares_of
 from timesformer_zoo.errors import VideoReadError
 from timesformer_zoo.hub.load import load_model, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer
-from timesformer_zoo.results import Prediction
+from timesformer_zoo.results import Gap, Prediction
 from timesformer_zoo.timelines.formats import format_of
 from timesformer_zoo.timelines.result import Timeline, window_to_dict
 from timesformer_zoo.timelines.run import timeline
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.words import clock, counted
 from timesformer_zoo.writing import expect_writable
 
 __all__ = ["run"]
@@ -150,36 +150,22 @@ def _tell(args: Namespace, made: Timeline, outs: Sequence[str]) -> None:
         return
     print(f"{made.path}: {_words(made)}  [{_windows(made)}]")
     for part in made.parts if not outs else ():
-        print(f"  {clock(part.start)} - {clock(part.end)}  {_seen(part)}")
+        said = "could not be read" if isinstance(part, Gap) else segment_in_words(part.to_dict())
+        print(f"  {clock(part.start)} - {clock(part.end)}  {said}")
     for out in outs:
         print(f"  {out}")
     sys.stdout.flush()
 
 
-def _seen(part: Any) -> str:
-    if not hasattr(part, "label"):
-        return "could not be read"
-    if part.unclear:
-        return f"unclear (at best {part.label}, {part.probability:.0%})"
-    return f"{part.label} ({part.probability:.0%} sure)"
-
-
 def _windows(made: Timeline) -> str:
     first = made.windows[0]
     length = (first.end or 0) - (first.start or 0)
-    count = len(made.windows)
-    said = f"{count} window{'s' * (count > 1)} of {length:.1f} s over {clock(made.duration)}"
-    return f"{said}, {len(made.segments)} segment{'s' * (len(made.segments) != 1)}"
+    said = f"{counted(len(made.windows), 'windows')} of {length:.1f} s over {clock(made.duration)}"
+    return f"{said}, {counted(len(made.segments), 'segments')}"
 
 
 def _words(made: Timeline) -> str:
-    """Shares of the time, the longest first."""
-    shares: dict[str, float] = {}
-    for segment in made.segments:
-        label = "unclear" if segment.unclear else segment.label
-        shares[label] = shares.get(label, 0.0) + (segment.end - segment.start) / made.duration
-    ranked = sorted(shares.items(), key=lambda item: -item[1])
-    return ", ".join(f"{label} {share:.0%}" for label, share in ranked) or "no label"
+    return shares_in_words(shares_of(made.segments, made.duration)) or "no label"
 
 
 def _print_table(paths: Sequence[str], done: Sequence[Timeline | None]) -> None:

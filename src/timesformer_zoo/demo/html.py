@@ -8,8 +8,9 @@ from html import escape
 from itertools import pairwise
 
 from timesformer_zoo.results import Segment
+from timesformer_zoo.words import clock
 
-__all__ = ["CSS", "clock", "gallery", "picture", "problem", "progress", "timeline", "values_table"]
+__all__ = ["CSS", "gallery", "picture", "problem", "progress", "timeline", "values_table"]
 
 CSS = """
 .tz table { border-collapse: collapse; width: 100%; margin-top: 0.6em; border: 0 !important;
@@ -47,14 +48,6 @@ _COLOURS = (
     "#6b4f9e",
 )
 _MANY = 60  # rows of a table
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are some: 0:07.5."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{tenths / 10:04.1f}"
-    return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def progress(words: str, done: float) -> str:

@@ -27,6 +27,7 @@ from timesformer_zoo.retrieval.library import Library, Match
 from timesformer_zoo.retrieval.query import search
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.reader import open_video
+from timesformer_zoo.words import clock
 
 __all__ = ["Limits", "Looker", "Update", "in_words"]
 
@@ -99,7 +100,7 @@ class Looker:
             windows.append(window)
             self._check_length(path, window.end or 0)  # what was read, whatever the file said of itself
             if time.monotonic() > shown + _EVERY:
-                told = f"Labelled {html.clock(window.end or 0)} of {html.clock(seconds)}"
+                told = f"Labelled {clock(window.end or 0)} of {clock(seconds)}"
                 done = 0.7 * (window.end or 0) / seconds
                 yield {"status": told, "done": done, "timeline": _timeline(windows, seconds)}
                 shown = time.monotonic()
@@ -112,7 +113,7 @@ class Looker:
         if self.library is not None:
             yield {"status": "Searching the library", "done": 0.9}
             yield {"neighbours": self._neighbours(self.library, path, surest)}
-        yield {"status": f"Done: {html.clock(seconds)} of video", "done": 1}
+        yield {"status": f"Done: {clock(seconds)} of video", "done": 1}
 
     def _neighbours(self, library: Library, path: str, window: Prediction) -> str:
         """Of a library of windows, what is like a window; else what is like the video."""
@@ -134,7 +135,7 @@ class Looker:
     def _check_length(self, path: str, seconds: float) -> None:
         longest = self.limits.minutes * 60
         if seconds > longest + 0.5:
-            length = f"{html.clock(seconds)}, expected at most {html.clock(longest)}"
+            length = f"{clock(seconds)}, expected at most {clock(longest)}"
             raise VideoReadError(f"{path}: it is too long: {length}; cut out a part of it")
 
 
@@ -173,7 +174,7 @@ def _explanation(model: TimeSformer, path: str, label: str, window: Prediction) 
     size = (max(1, round(_WIDTH * height / width)), _WIDTH)
     figures: list[tuple[str, str]] = []
     for frame, map, weight in zip(*paint(found.frames, found.map, found.box, size), found.time_weights, strict=True):
-        time = "" if found.times is None else f"{html.clock(found.times[len(figures)])}, "
+        time = "" if found.times is None else f"{clock(found.times[len(figures)])}, "
         image = _jpeg(torch.cat([frame, map]), f"Frame {len(figures) + 1} above its map")
         figures.append((image, f"{time}{weight:.0%}"))
     title = f"What speaks for “{label}” where it is surest, {_times(window)}: {EXPLANATIONS[found.method].tells}."
@@ -181,7 +182,7 @@ def _explanation(model: TimeSformer, path: str, label: str, window: Prediction) 
 
 
 def _times(window: Prediction) -> str:
-    return f"{html.clock(window.start or 0)} to {html.clock(window.end or 0)}"
+    return f"{clock(window.start or 0)} to {clock(window.end or 0)}"
 
 
 def _model_of(library: Library) -> str:
@@ -213,5 +214,5 @@ def _jpeg(frame: torch.Tensor, alt: str) -> str:
 
 def _caption(match: Match) -> str:
     """Its name without the folder, which is no business of the page's readers."""
-    times = "" if match.start is None else f", {html.clock(match.start)} – {html.clock(match.end or 0)}"
+    times = "" if match.start is None else f", {clock(match.start)} – {clock(match.end or 0)}"
     return f"{os.path.basename(match.path)}{times} (similarity {round(match.similarity, 2) + 0.0:.2f})"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from timesformer_zoo.explanation.picture import COLOURS, paint, require_matplotlib
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.words import clock
 
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from timesformer_zoo.explanation.explain import Explanation
 
-__all__ = ["clock", "draw_grid", "frame_pictures", "headline"]
+__all__ = ["draw_grid", "frame_pictures", "headline", "when"]
 
 Image = npt.NDArray[np.uint8]
 
@@ -49,13 +50,11 @@ def headline(explanation: Explanation) -> str:
     return words
 
 
-def clock(explanation: Explanation, frame: int) -> str:
+def when(explanation: Explanation, frame: int) -> str:
     """When a frame is shown, as 0:01.27; its number where there is no frame rate."""
     if explanation.times is None:
         return f"frame {frame}"
-    hundredths = round(explanation.times[frame] * 100)
-    minutes, rest = divmod(hundredths, 6000)
-    return f"{minutes}:{rest / 100:05.2f}"
+    return clock(explanation.times[frame], decimals=2)
 
 
 def draw_grid(explanation: Explanation) -> Figure:
@@ -81,7 +80,7 @@ def draw_grid(explanation: Explanation) -> Figure:
         under = y + 2 * high + 4
         axes.add_patch(_rectangle(x, under, cell, 6, "#e4e4e4"))
         axes.add_patch(_rectangle(x, under, cell * weights[t] / max(weights.max(), 1e-30), 6, _BAR))
-        text = clock(explanation, t) + f" · {weights[t]:.{int(count > 12)}%}"
+        text = when(explanation, t) + f" · {weights[t]:.{int(count > 12)}%}"
         axes.text(x, under + 9, text, fontsize=7, va="top", parse_math=False)
     axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0), interpolation="none")
     _title(figure, explanation, "Each frame above its overlay. Bar: the frame's share of the whole map.")
@@ -118,7 +117,7 @@ def frame_pictures(explanation: Explanation) -> Iterator[Image]:
         for image, part in zip(shown, (plain, painted), strict=True):
             image.set_data(part[t])
         patches[t].set_color(_NOW)
-        now.set_text(f"{clock(explanation, t)}  ·  frame {t + 1} of {count}  ·  {weights[t]:.1%} of the map")
+        now.set_text(f"{when(explanation, t)}  ·  frame {t + 1} of {count}  ·  {weights[t]:.1%} of the map")
         canvas.draw()
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
         patches[t].set_color(_BAR)
@@ -192,6 +191,6 @@ def _weights(figure: Figure, explanation: Explanation, left: int, wide: int, tal
     axes.set(xlim=(-0.5, len(weights) - 0.5), ylim=(0, max(weights.max(), 1e-30)), yticks=[])
     every = max(1, -(-len(weights) * 52 // wide))
     ticks = list(range(0, len(weights), every))
-    axes.set_xticks(ticks, [clock(explanation, t) for t in ticks], fontsize=7)
+    axes.set_xticks(ticks, [when(explanation, t) for t in ticks], fontsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return axes, bars

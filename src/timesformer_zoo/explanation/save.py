@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from timesformer_zoo.explanation.figure import clock, draw_grid, frame_pictures, headline
+from timesformer_zoo.explanation.figure import draw_grid, frame_pictures, headline, when
 from timesformer_zoo.explanation.picture import COLOURS, require_matplotlib
 from timesformer_zoo.video.remote import masked
 from timesformer_zoo.writing import whole_file
@@ -121,7 +121,7 @@ def _html(explanation: Explanation, path: Path) -> None:
     draw_grid(explanation).savefig(buffer, format="png")
     grid = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     title = escape(headline(explanation))
-    first, last = clock(explanation, 0), clock(explanation, len(pictures) - 1)
+    first, last = when(explanation, 0), when(explanation, len(pictures) - 1)
     rows = [f"<tr><td>{s.probability:.1%}</td><td>{escape(s.label)}</td></tr>" for s in explanation.prediction.top]
     rows += [f"<tr><td>{v:.6g}</td><td>{escape(k)}</td></tr>" for k, v in explanation.prediction.values.items()]
     script = _SCRIPT % (json.dumps(pictures), round(1000 / _rate(explanation)))

@@ -86,7 +86,7 @@ def usable_device(device: str | None) -> str:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no driver
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device}: can't be used ({reason}); leave it out, or give another") from None
+        raise ValueError(f"device {device}: can't be used ({reason}); leave it out, or give another") from None
     return device
 
 

@@ -18,14 +18,15 @@ from torch import nn
 
 from timesformer_zoo.hub.load import load_model, usable_device
 from timesformer_zoo.model.timesformer import TimeSformer, expect_timesformer
-from timesformer_zoo.prediction import inference, predict_windows
+from timesformer_zoo.prediction import predict_windows, run_views
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.origin import Readable
 from timesformer_zoo.video.part import Part
 from timesformer_zoo.video.reader import open_video
 from timesformer_zoo.video.views import gather_views, view_indices
+from timesformer_zoo.weights.digest import feature_args, weights_digest
 
-__all__ = ["PER", "Encoder", "Features", "Taking", "digest_of"]
+__all__ = ["PER", "Encoder", "Features", "Taking"]
 
 _BATCH = 8  # views that run at once
 
@@ -87,7 +88,7 @@ class Encoder:
             raise ValueError(
                 f"the model gives features of each frame or token (global_pool is {whole.global_pool!r}), not of a clip"
             )
-        self.digest = digest_of(whole)
+        self.digest = _digest_of(whole)
         spec = clip_spec(whole)
         self.spec = spec.with_views(taking.clips, taking.crops)
         self.sampling = {name: value for name, value in self.spec.to_dict().items() if name not in _OF_LABELS}
@@ -148,10 +149,7 @@ class Encoder:
 
     def _run(self, views: torch.Tensor) -> torch.Tensor:
         """(V, C, T, H, W) -> (V, D) float32, on the CPU."""
-        weight = self._model.pos_embed
-        with inference(self._model):
-            parts = [self._model(part.to(weight.device, weight.dtype)).float().cpu() for part in views.split(_BATCH)]
-        return torch.cat(parts)
+        return run_views(self._model, views, _BATCH)
 
 
 PER: Mapping[str, Callable[[Encoder, Readable], Features]] = {
@@ -162,17 +160,10 @@ PER: Mapping[str, Callable[[Encoder, Readable], Features]] = {
 """What one row is of -> the rows of a video."""
 
 
-def digest_of(model: TimeSformer) -> str:
+def _digest_of(model: TimeSformer) -> str:
     """Of all that a model's features depend on besides how clips are taken: its weights and arguments, not its head."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        if not name.startswith("head."):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    trained = ("num_classes", "drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "clip")
-    arguments = {name: value for name, value in model.model_args.items() if name not in trained}
-    digest.update(json.dumps(arguments, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    about = [weights_digest(model, head=False), feature_args(model)]
+    return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _without_head(model: TimeSformer) -> TimeSformer:

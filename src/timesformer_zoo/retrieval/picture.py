@@ -17,9 +17,10 @@ from timesformer_zoo.retrieval.library import Match
 from timesformer_zoo.video.origin import name_of, origin_of
 from timesformer_zoo.video.part import Part
 from timesformer_zoo.video.reader import Frames, open_video
+from timesformer_zoo.words import clock
 from timesformer_zoo.writing import whole_file
 
-__all__ = ["clock", "save_matches", "span"]
+__all__ = ["save_matches", "span"]
 
 _FRAMES = 4  # of each, evenly spread
 _HEIGHT = 96  # pixels of a frame
@@ -60,22 +61,15 @@ def save_matches(
     return path
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:00:07.5."""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{tenths / 10:04.1f}"
-
-
 def span(start: float | None, end: float | None) -> str:
     """From when to when; of a video without a frame rate a dash."""
-    return "-" if start is None or end is None else f"{clock(start)} - {clock(end)}"
+    return "-" if start is None or end is None else f"{clock(start, hours=True)} - {clock(end, hours=True)}"
 
 
 def _times(start: float | None, end: float | None) -> str:
     if start is None and end is None:
         return ""
-    return f"{clock(start or 0)} - {'its end' if end is None else clock(end)}"
+    return f"{clock(start or 0, hours=True)} - {'its end' if end is None else clock(end, hours=True)}"
 
 
 def _name(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from timesformer_zoo.results import Gap, Segment
 from timesformer_zoo.timelines.picture import lanes_of
 from timesformer_zoo.timelines.result import Timeline
-from timesformer_zoo.timelines.thumbnails import clock, short, thumbnails
+from timesformer_zoo.timelines.thumbnails import short, thumbnails
+from timesformer_zoo.words import clock, counted
 from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def write_html(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     pictures = dict(zip(map(id, shown), small, strict=True))
     name = escape(os.path.basename(timeline.path.rstrip(os.sep)))
     smoothed = f"averaged over {timeline.smoothing:g} s" if timeline.smoothing else "not averaged over time"
-    count = f"{len(timeline.segments)} segment{'s' * (len(timeline.segments) != 1)}"
-    said = f"{count} in {clock(timeline.duration)}; probabilities {smoothed}."
+    count = counted(len(timeline.segments), "segments")
+    said = f"{count} in {clock(timeline.duration, 0, hours=True)}; probabilities {smoothed}."
     if len(parts) > len(shown) + len(timeline.gaps):
         said += f" Pictures are of the {len(shown)} longest."
     rows = "\n".join(_row(number, part, pictures.get(id(part))) for number, part in enumerate(parts))
@@ -61,7 +62,7 @@ def write_html(timeline: Timeline, path: str | os.PathLike[str]) -> None:
 
 
 def _row(number: int, part: Segment | Gap, picture: Picture | None) -> str:
-    times = f'<td class="time">{_fine(part.start)} – {_fine(part.end)}</td>'
+    times = f'<td class="time">{clock(part.start, hours=True)} – {clock(part.end, hours=True)}</td>'
     if isinstance(part, Gap):
         return f'<tr id="p{number}" class="gap">{times}<td></td><td colspan="2">{escape(part.reason)}</td></tr>'
     image = ""
@@ -102,7 +103,7 @@ def _lanes(timeline: Timeline, parts: list[Segment | Gap]) -> str:
             top, tall = lanes.index(lane_of[part.label]) * _ROW + 3, _ROW - 6
             fill = "url(#hatch)" if part.unclear else "#2f6690"
             said = f"{part.label}, {part.probability:.0%}"
-        title = f"{_fine(part.start)} – {_fine(part.end)}: {escape(said)}"
+        title = f"{clock(part.start, hours=True)} – {clock(part.end, hours=True)}: {escape(said)}"
         out.append(
             f'<a href="#p{number}"><rect x="{left:.2f}" y="{top}" width="{wide:.2f}" height="{tall}" fill="{fill}">'
             f"<title>{title}</title></rect></a>"
@@ -111,11 +112,5 @@ def _lanes(timeline: Timeline, parts: list[Segment | Gap]) -> str:
         anchor = "start" if share == 0 else "end" if share == 6 else "middle"
         x, time = _LABELS + width * share / 6, timeline.duration * share / 6
         out.append(f'<path d="M{x:.1f} {height}v5" stroke="#789"/>')
-        out.append(f'<text x="{x:.1f}" y="{height + 18}" text-anchor="{anchor}">{clock(time)}</text>')
+        out.append(f'<text x="{x:.1f}" y="{height + 18}" text-anchor="{anchor}">{clock(time, 0, hours=True)}</text>')
     return "\n".join([*out, "</svg>"])
-
-
-def _fine(seconds: float) -> str:
-    """With tenths: 0:07:30.5."""
-    tenths = round(seconds * 10)
-    return f"{clock(tenths // 10)}.{tenths % 10}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timesformer_zoo.timelines.result import Timeline
-from timesformer_zoo.timelines.thumbnails import clock, middles, short, thumbnails
+from timesformer_zoo.timelines.thumbnails import middles, short, thumbnails
+from timesformer_zoo.words import clock, counted
 from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def write_png(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     bottom.set_xlim(0, timeline.duration)
     step = next((step for step in _STEPS if timeline.duration / step <= 14), _STEPS[-1])
     ticks = np.arange(0, timeline.duration + 1e-6, step)
-    bottom.set_xticks(ticks, [clock(tick) for tick in ticks])
+    bottom.set_xticks(ticks, [clock(tick, 0, hours=True) for tick in ticks])
     figure.text(0.1 / _WIDTH, 1 - 0.12 / height, _title(timeline), fontsize=11, va="top", parse_math=False)
     notes = ["pale and hatched: unclear"] * any(part.unclear for part in timeline.segments)
     notes += ["crossed out: could not be read"] * bool(timeline.gaps)
@@ -76,7 +77,7 @@ def write_png(timeline: Timeline, path: str | os.PathLike[str]) -> None:
 
 
 def _title(timeline: Timeline) -> str:
-    said = f"{len(timeline.segments)} segment{'s' * (len(timeline.segments) != 1)} in {clock(timeline.duration)}"
+    said = f"{counted(len(timeline.segments), 'segments')} in {clock(timeline.duration, 0, hours=True)}"
     if timeline.smoothing:
         said += f", smoothed over {timeline.smoothing:g} s"
     return f"{os.path.basename(timeline.path.rstrip(os.sep))}   ({said})"

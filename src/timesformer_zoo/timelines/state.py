@@ -15,12 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import torch
-
 from timesformer_zoo.labels import model_labels
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.results import Gap, Prediction, Score
-from timesformer_zoo.video.origin import Origin, Readable, origin_of
+from timesformer_zoo.video.origin import Origin, Readable, file_facts, origin_of
+from timesformer_zoo.weights.digest import weights_digest
 from timesformer_zoo.writing import writing
 
 __all__ = ["State", "digest_of", "identity_of"]
@@ -123,20 +122,15 @@ def _difference(before: bytes, now: bytes) -> str:
 
 
 def digest_of(model: TimeSformer) -> str:
-    """The sha256 of a model's architecture, sampling, labels and weights: of all that its windows depend on."""
-    said = [model.model_args, model.clip, model_labels(model)]
-    digest = hashlib.sha256(json.dumps(said, default=str).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """Of a model's architecture, sampling, labels and weights: of all that its windows depend on."""
+    about = [weights_digest(model), model.model_args, model.clip, model_labels(model)]
+    return hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=16).hexdigest()
 
 
 def identity_of(video: Readable) -> dict[str, Any]:
-    """What tells a video from another one under its name later: its size, and when it was written, or its beginning."""
-    if isinstance(video, (str, os.PathLike)) and os.path.exists(video):
-        stat = os.stat(video)
-        return {"bytes": stat.st_size, "written": stat.st_mtime_ns}
+    """What tells a video from another one under its name later: its files, or its size and beginning."""
+    if isinstance(video, (str, os.PathLike)) and (facts := file_facts(os.fspath(video))):
+        return {"files": facts}
     origin = origin_of(video)
     if not isinstance(origin, Origin):
         return {}

@@ -15,7 +15,7 @@ from timesformer_zoo.video.reader import open_video
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["clock", "middles", "short", "thumbnails"]
+__all__ = ["middles", "short", "thumbnails"]
 
 
 def thumbnails(timeline: Timeline, times: Sequence[float], size: int) -> Iterator[Picture | None]:
@@ -53,12 +53,6 @@ def middles(parts: Sequence[Segment], duration: float, width: float) -> list[flo
         if all(abs(centre(middle) - centre(other)) >= width for other in chosen):
             chosen.append(middle)
     return sorted(chosen)
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:07:30."""
-    whole = int(seconds + 1e-6)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def short(label: str) -> str:

@@ -29,11 +29,11 @@ from timesformer_zoo.data.order import Draw, shares
 from timesformer_zoo.data.videos import Sample, VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.prediction import inference
-from timesformer_zoo.train.identity import backbone_digest
 from timesformer_zoo.video.clip import clip_spec
 from timesformer_zoo.video.origin import Origin, file_facts
 from timesformer_zoo.video.remote import shown
 from timesformer_zoo.video.transform import normalize_clips
+from timesformer_zoo.weights.digest import feature_args, weights_digest
 from timesformer_zoo.writing import whole_file
 
 if TYPE_CHECKING:
@@ -121,12 +121,10 @@ def _features(model: TimeSformer, clips: torch.Tensor, device: torch.device) -> 
 
 def _key(model: TimeSformer, accelerator: Accelerator, augmented: int, seed: int) -> str:
     """Of all that features depend on besides the videos."""
-    trained = ("num_classes", "drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "clip")
-    arguments = {name: value for name, value in model.model_args.items() if name not in trained}
     views = {name: value for name, value in asdict(clip_spec(model)).items() if name not in ("labels", "fuse")}
     about = [
-        backbone_digest(model),
-        arguments,
+        weights_digest(model, head=False),
+        feature_args(model),
         views,
         accelerator.mixed_precision,
         augmented,

@@ -6,18 +6,17 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from timesformer_zoo.data.videos import VideoList
 from timesformer_zoo.model.timesformer import TimeSformer
 from timesformer_zoo.train.recipe import MAY_CHANGE, Recipe
 from timesformer_zoo.video.remote import masked
+from timesformer_zoo.weights.digest import weights_digest
 from timesformer_zoo.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["backbone_digest", "identity_of"]
+__all__ = ["identity_of"]
 
 
 def identity_of(recipe: Recipe, videos: VideoList, model: TimeSformer, accelerator: Accelerator) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def identity_of(recipe: Recipe, videos: VideoList, model: TimeSformer, accelerat
     number, classes = counted(len(videos.samples), "videos"), counted(len(videos.classes), videos.things)
     data = f"{videos.name} {videos.split}, fold {videos.fold}, {number} in {classes}"
     data += f", window {videos.window}" if videos.window is not None else ""
-    weights = broadcast_object_list([backbone_digest(model) if accelerator.is_main_process else ""])[0]
+    weights = broadcast_object_list([weights_digest(model, head=False) if accelerator.is_main_process else ""])[0]
     return {
         **fixed,
         "data": data,
@@ -42,16 +41,6 @@ def identity_of(recipe: Recipe, videos: VideoList, model: TimeSformer, accelerat
         "model": model.model_args,
         "weights to start from (digest, without the head)": weights,
     }
-
-
-def backbone_digest(model: TimeSformer) -> str:
-    """Of all weights but the head's."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        if not name.startswith("head."):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _targets_digest(videos: VideoList) -> str:
