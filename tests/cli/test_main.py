@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import timesformer_zoo
-import timesformer_zoo_cli
 from timesformer_zoo import (
     CHECKPOINTS,
     DATASETS,
@@ -28,7 +27,7 @@ from timesformer_zoo.cli.common import data_in_words
 from timesformer_zoo.explanation.save import FORMATS
 from timesformer_zoo.retrieval.embedding import DTYPES
 from timesformer_zoo.retrieval.encoder import PER
-from timesformer_zoo_cli import VERBS, main, parse
+from timesformer_zoo_cli import VERBS, choices, main, parse
 
 Output = pytest.CaptureFixture[str]
 
@@ -147,18 +146,18 @@ def test_help_and_wrong_use_import_nothing_that_is_slow(arguments: list[str]) ->
 
 
 def test_what_is_literal_in_the_command_is_what_the_tables_say() -> None:
-    assert {name: entry.about for name, entry in DATASETS.items()} == timesformer_zoo_cli.DATASETS
-    assert tuple(ENGINES) == timesformer_zoo_cli.ENGINES
-    assert tuple(EXPLANATIONS) == timesformer_zoo_cli.EXPLANATIONS
-    assert [f".{name}" for name in timesformer_zoo_cli.FORMATS] == list(FORMATS)
-    assert tuple(INDEXES) == timesformer_zoo_cli.INDEXES
-    assert tuple(PER) == timesformer_zoo_cli.PER
-    assert tuple(DTYPES) == timesformer_zoo_cli.DTYPES
-    assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == timesformer_zoo_cli.PROTOCOLS
-    assert list(timesformer_zoo_cli.TASKS) == list(TASKS) == list(OBJECTIVES)
-    assert list(timesformer_zoo_cli.MODES) == [mode.value for mode in AttentionMode]
-    assert set(timesformer_zoo_cli.LABELS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
-    assert set(timesformer_zoo_cli.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}
+    assert {name: entry.about for name, entry in DATASETS.items()} == choices.DATASETS
+    assert tuple(ENGINES) == choices.ENGINES
+    assert tuple(EXPLANATIONS) == choices.EXPLANATIONS
+    assert [f".{name}" for name in choices.FORMATS] == list(FORMATS)
+    assert tuple(INDEXES) == choices.INDEXES
+    assert tuple(PER) == choices.PER
+    assert tuple(DTYPES) == choices.DTYPES
+    assert {name: protocol.about for name, protocol in PROTOCOLS.items()} == choices.PROTOCOLS
+    assert list(choices.TASKS) == list(TASKS) == list(OBJECTIVES)
+    assert list(choices.MODES) == [mode.value for mode in AttentionMode]
+    assert set(choices.LABELS) == {entry.labels or "none" for entry in CHECKPOINTS.values()}
+    assert set(choices.LICENCES) == {entry.license for entry in CHECKPOINTS.values()}
     assert parse(["classify", "video.mp4"]).model in CHECKPOINTS
     assert parse(["finetune", "videos", "--out", "out"]).model in CHECKPOINTS
 
