@@ -217,6 +217,17 @@ def test_a_rerun_goes_on_and_is_what_an_unbroken_run_is(model: TimeSformer, dama
         assert new.count(False) >= count - 40  # at most a batch, and a gap, is done again
 
 
+def test_a_frame_that_changed_in_a_folder_makes_it_another_video(model: TimeSformer, tmp_path: Path) -> None:
+    frames, state = tmp_path / "frames", tmp_path / "state"
+    frames.mkdir()
+    for i in range(40):
+        Image.new("RGB", (40, 40), (6 * i, 0, 0)).save(frames / f"{i:03}.png")
+    timeline(model, frames, state=state)
+    Image.new("RGB", (40, 40), (0, 200, 255)).save(frames / "020.png")
+    with pytest.warns(UserWarning, match="it is of another video"):
+        timeline(model, frames, state=state)
+
+
 def test_of_something_else_nothing_is_taken_over(model: TimeSformer, long: Path, damaged: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.jsonl"
     video = tmp_path / "video.mp4"

@@ -109,6 +109,18 @@ def test_what_makes_no_sense_is_said(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_picture_without_matplotlib_is_refused_before_anything_is_looked_at(
+    folder: Path, video: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "new" / "t.png"
+    assert main(["timeline", str(video), "--model", str(folder), "-o", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        "timesformer-zoo timeline: it needs matplotlib: pip install 'timesformer-zoo[plots]'\n"
+    )
+    assert not out.parent.exists()
+
+
 def test_killed_it_goes_on(folder: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 1500, 64, 96)
     options = ("film.mp4", "-o", "t.json", "--step", 0.04)

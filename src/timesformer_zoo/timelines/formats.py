@@ -21,11 +21,13 @@ _COLUMNS = ("path", "start", "end", "label", "probability", "unclear", "windows"
 
 
 def format_of(path: PathLike) -> Callable[[Timeline, PathLike], None]:
-    """What writes a file of such a name. Raises ValueError."""
+    """What writes a file of such a name. Raises ValueError; ModuleNotFoundError: what it needs is not installed."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         got = suffix or "a name without a suffix"
         raise ValueError(f"{os.fspath(path)}: a timeline is written as {', '.join(FORMATS)}, got {got}")
+    if suffix == ".png":
+        import matplotlib  # noqa: F401  # so that one knows before hours of work, not after
     return FORMATS[suffix]
 
 
